@@ -29,7 +29,6 @@ from ingest_ecs.quarantine import QuarantineSink, Refusals
 from ingest_ecs.reference_feed import ReferenceFeed
 from ingest_ecs.symbol_feed import (
     NO_CLAIM,
-    NOT_SERVED,
     OVERFLOW,
     REFUSED,
     RESTARTED,
@@ -38,6 +37,7 @@ from ingest_ecs.symbol_feed import (
     SymbolFeed,
 )
 from tickcast.market import wire
+from tickcast.market.gaps import NOT_SERVED
 from tickcast.market.id_series import IdSeries, RefusedRow
 from tickcast.market.liveness import Newest, Stall
 from tickcast.market.sources import Source

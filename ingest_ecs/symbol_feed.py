@@ -26,7 +26,6 @@ MAX_NOTICES = 50  # separate ones; further ones of a cause are merged
 
 # Causes of notices.
 STARTED = "ingest was not running"
-NOT_SERVED = "the symbol was not served"
 UNREADABLE = "a frame could not be read"
 OVERFLOW = "overflow: Kinesis was out of reach"
 SKIPPED = "skipped by the exchange on an open connection"

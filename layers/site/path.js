@@ -65,24 +65,31 @@ function fanOf(latest) {
 function look(entries, latest, horizon, minutes) {
   const now = latest.as_of / 1000;
   const from = now - 60 * minutes;
-  const marks = entries
-    .map(entry => markOf(entry, horizon))
-    .filter(mark => mark.time >= from && mark.time <= now + Number(horizon));
-  const mids = entries.map(entry => [entry.timestamp / 1000, entry.basis_price]).filter(([time]) => time >= from - 5);
-  if (!mids.length || mids.at(-1)[0] < latest.timestamp / 1000)
-    mids.push([latest.timestamp / 1000, latest.basis_price]);
+  const isShown = mark => mark.time >= from && mark.time <= now + Number(horizon);
+  const marks = entries.map(entry => markOf(entry, horizon)).filter(isShown);
+  const data = lineOf([...midsOf(entries, latest), ...outcomesIn(marks)].filter(([time]) => time >= from - 5));
+  return { now, from, marks, fan: fanOf(latest), target: latest.horizons[horizon], data };
+}
+
+// Where the mid is known: [time, price].
+const midsOf = (entries, latest) => [...entries, latest].map(it => [it.timestamp / 1000, it.basis_price]);
+const outcomesIn = marks =>
+  marks.filter(mark => known(mark.came?.outcome_price)).map(mark => [mark.time, mark.came.outcome_price]);
+
+// A line through points of any order, with a gap where there are none.
+function lineOf(points) {
   const x = [];
   const y = [];
-  mids.forEach(([time, mid], i) => {
-    const before = mids[i - 1]?.[0];
+  for (const [time, mid] of points.sort((a, b) => a[0] - b[0])) {
+    const before = x.at(-1);
     if (time - before > LONGEST_GAP_S) {
       x.push((time + before) / 2);
-      y.push(null); // a gap stays a gap
+      y.push(null);
     }
     x.push(time);
     y.push(mid);
-  });
-  return { now, from, horizon, marks, fan: fanOf(latest), target: latest.horizons[horizon], data: [x, y] };
+  }
+  return [x, y];
 }
 
 // Prices from lowest to highest, in steps, so that the scale does not change every second.
@@ -93,7 +100,7 @@ function heights({ data, fan, marks, now }) {
   const low = Math.min(...all);
   const high = Math.max(...all);
   const span = high - low || high * 1e-5;
-  const step = 10 ** Math.floor(Math.log10(span)) / 2;
+  const step = 10 ** Math.floor(Math.log10(span)) / 4;
   return [Math.floor(low / step) * step, Math.ceil(high / step) * step];
 }
 

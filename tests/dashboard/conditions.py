@@ -118,6 +118,8 @@ def moving(expected_bp: float, confidence: float, **members: Any) -> Callable[[d
     """A forecast of that move over every horizon, with the same interval around it."""
 
     def apply(latest: dict[str, Any]) -> None:
+        if latest["source"] == "fallback":
+            return  # of a machine that is too busy: the next one may be the model's
         for each in (latest, *latest["horizons"].values()):
             half, price = (each["upper"] - each["lower"]) / 2, latest["basis_price"] * (1 + expected_bp / 1e4)
             moves = 1 - each["p_flat"]

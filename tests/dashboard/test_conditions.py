@@ -4,6 +4,7 @@ are in `out/dashboard/`; PICTURE names a file for the README's, of the system as
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,17 @@ from tests.fixtures.paths import ROOT
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 LOOKS = {"light": Look(), "dark": DARK, "phone": PHONE}
-CODES = ("no_quotes", "warming_up", "no_model", "model_refused", "outside_support", "stale_features")
+NO_WORDS = (
+    "undefined",
+    "NaN",
+    "null",
+    r"\[object",
+    "[a-z]+_quotes",
+    "warming_up",
+    "model_",
+    "_support",
+    "stale_",
+)
 PICTURE = os.environ.get("PICTURE")
 
 
@@ -27,8 +38,7 @@ def test_a_condition_is_said_in_words(open_dashboard: Open, pictures: Path, name
     tab = open_dashboard(condition.answers, key=condition.key)
     tab.says(*condition.says)
     tab.settle()
-    text = tab.text
-    assert [word for word in ("undefined", "NaN", "null", "[object", *CODES) if word in text] == []
+    assert re.findall(rf".*(?:{'|'.join(NO_WORDS)}).*", tab.text) == []
     for hidden in condition.hides:
         tab.never_says(hidden)
     found: list[str] = []

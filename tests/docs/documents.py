@@ -13,7 +13,9 @@ _FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _LINK = re.compile(r"\]\(([^()\s]+(?:\([^()]*\)[^()\s]*)*)\)")
 _HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
-_MAKE = re.compile(r"(?:^|[\s`(;&])make(?: -\w+)* ([a-z][a-z-]*)((?: [A-Z][A-Z0-9_]*=(?:\"[^\"]*\"|\S*))*)")
+_MAKE = re.compile(
+    r"(?:^|[\s`(;&])make(?: -\w+)*((?: [a-z][a-z-]*)+)((?: [A-Z][A-Z0-9_]*=(?:\"[^\"]*\"|\S*))*)"
+)
 _MODULE = re.compile(r"python3? -m ([a-z_][\w.]*)")
 _RULE = re.compile(r"^([a-z][a-z-]*):(?!=)[^\n]*\n((?:\t[^\n]*\n)*)", re.MULTILINE)
 _MACRO = re.compile(r"^([A-Z_]+) [:?]?= ((?:.*\\\n)*.*)$", re.MULTILINE)
@@ -72,8 +74,9 @@ class Document:
     def make_commands(self) -> Iterator[tuple[str, list[str]]]:
         """(target, names of the variables that are set) of every `make` command in code."""
         for code in self.code:
-            for target, variables in _MAKE.findall(code):
-                yield target, [each.partition("=")[0] for each in variables.split() if "=" in each]
+            for targets, variables in _MAKE.findall(code):
+                names = [each.partition("=")[0] for each in variables.split() if "=" in each]
+                yield from ((target, names) for target in targets.split())
 
     @property
     def modules(self) -> set[str]:

@@ -150,7 +150,7 @@ def test_a_dry_request_gives_a_dry_plan(plan: Plan) -> None:
         ({"symbols": ["btcusdt"], "days": 1}, "symbols should be a list"),
         ({"days": 0}, "days should be a whole number"),
         ({"days": "2"}, "days should be a whole number"),
-        ({"days": 1, "from": "2024-07-01", "to": "2024-07-02"}, "one of them alone"),
+        ({"days": 1, "from": "2024-07-01", "to": "2024-07-02"}, "one of these alone"),
         ({"from": "2024-07-01"}, "give both"),
         ({"from": "yesterday", "to": "2024-07-02"}, "from should be a time like"),
         ({"from": "2024-07-02", "to": "2024-07-02"}, "is not before"),

@@ -436,7 +436,7 @@ def test_no_training_replaces_a_model_that_is_held(
     assert pointer is not None and pointer.model_id == first["model_id"]
 
 
-def test_a_champion_that_is_held_is_judged_although_another_passed(
+def test_a_champion_that_is_held_is_evaluated_although_another_passed(
     s3: Any, loader: Connection, train: Train, evaluate: Evaluate
 ) -> None:
     fill(loader, BTC, market(1, 600, FROM_US, strength=0.0))

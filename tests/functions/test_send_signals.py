@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import msgspec
@@ -114,7 +115,7 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def send(s3: Any, receiver: Receiver) -> Sender:
     ssm, sqs = (boto3.client(name, region_name="us-east-1") for name in ("ssm", "sqs"))
-    sender = Sender(s3, ssm, sqs, sqs.create_queue(QueueName="lost")["QueueUrl"])
+    sender = Sender(s3, ssm, sqs, sqs.create_queue(QueueName=f"lost-{uuid4()}")["QueueUrl"])
     sender.keep("desk", url=receiver.url, key=KEY)
     sender.keep("phone", url=receiver.url, token="123456:ABC-DEF", chat="-42")
     return sender

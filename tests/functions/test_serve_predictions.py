@@ -941,6 +941,7 @@ def test_the_accuracy_of_thirty_days_is_that_of_their_outcomes(store: HotStore, 
     assert body["horizons"] == msgspec.to_builtins(score(tallies), str_keys=True)
     assert body["availability"] == round(10 / 3600 * len(tallies) / (len(tallies) - 10), 4)
     assert body["summary"]["scored_ms"] == AT_MS - 40_000  # as without a span
+    assert ", of which those up to 2025-07-31T22:00Z are archived. Regimes, earnings" in body["note"]
 
 
 def test_a_span_is_of_whole_hours(store: HotStore, s3: Any) -> None:
@@ -950,12 +951,17 @@ def test_a_span_is_of_whole_hours(store: HotStore, s3: Any) -> None:
     body = Api(store, s3).ask(ACCURACY, query, symbol="BTCUSDT").body
     assert (body["from"], body["to"]) == (at_us // 1000, (at_us + 2 * HOUR_US) // 1000)
     assert (body["horizons"]["1"]["count"], body["first"], body["summary"]) == (20, body["from"], None)
+    assert body["note"].startswith(
+        "The span is 2025-07-30T05:00Z to 2025-07-30T07:00Z: whole hours. Regimes,"
+    )
 
 
 def test_a_span_without_scores_has_none(store: HotStore, s3: Any) -> None:
     body = Api(store, s3).ask(ACCURACY, {"from": str(AT_MS - 7_200_000)}, symbol="BTCUSDT").body
     assert body["from"] == body["to"]
     assert (body["first"], body["availability"], body["horizons"]["2"]["skill"]) == (None, None, None)
+    assert "to 2025-07-31T23:00Z: whole hours. Nothing of it is archived" in body["note"]
+    assert "note" not in Api(store).ask(ACCURACY, symbol="BTCUSDT").body
 
 
 def test_scores_that_cannot_be_read_are_a_503(store: HotStore, s3: Any) -> None:

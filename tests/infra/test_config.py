@@ -17,6 +17,7 @@ from cdk.config import (
     SCORING_S,
     ApiConfig,
     CacheConfig,
+    ConfigError,
     Environment,
     KnownLimits,
     load,
@@ -207,3 +208,24 @@ def test_symbols_of_the_context_are_checked_as_well() -> None:
 )
 def test_small_nodes_keep_more_for_failover(node_type: str, usable_mb: int) -> None:
     assert CacheConfig(node_type=node_type).usable_mb == usable_mb
+
+
+def test_alarms_are_signalled_in_an_account_alone() -> None:
+    rule = {"name": "raised", "when": "alarm", "to": "desk"}
+    signals = {"destinations": [{"name": "desk"}], "rules": [rule]}
+    assert parse({"name": "dev", "aws": {}, "signals": signals}).signals.rules
+    with pytest.raises(ConfigError, match="rule raised is of alarms, which there are in an account alone"):
+        parse({"name": "local", "signals": signals})
+
+
+def test_signals_of_a_file_of_one_s_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    section = "destinations: [{name: desk}]\nrules: [{name: a, when: drift, to: desk}]\n"
+    for text in (section, "signals:\n" + "".join(f"  {line}\n" for line in section.splitlines())):
+        path.write_text(text, "utf-8")
+        assert [rule.name for rule in load("local", signals=str(path)).signals.rules] == ["a"]
+    path.write_text("rules: [", "utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: line 1, column 9: not valid YAML"):
+        load("local", signals=str(path))
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load("local", signals=str(tmp_path / "none.yaml"))

@@ -16,6 +16,8 @@ from cdk.config import ConfigError, load
 from local.__main__ import main as local_main
 from operations.__main__ import main as operations_main
 
+DESK = "destinations: [{name: desk}]"
+MANY = [f"{{name: rule-{n}, when: drift, to: desk}}" for n in range(50)]
 # What is wrong with it, the text of dev.yaml, and what the message says of it.
 WRONG = {
     "tab": ("log_level: INFO\nlake:\n\tbronze_days: 30\n", r"line 3, column 1: a tab.*indent with spaces"),
@@ -49,6 +51,30 @@ WRONG = {
     "symbols of no text": ("symbols: [1]\n", r"symbols\[0\] is 1; it should be a text"),
     "too many": (f"aws: {{}}\nsymbols: [{', '.join(f'S{n}' for n in range(300))}]\n", r"300 symbols need"),
     "check": ("aws: {}\nprediction: {lateness_ms: 1000, stale_after_s: 1}\n", r"prediction: lateness_ms is"),
+    "rule": (
+        f"aws: {{}}\nsignals: {{{DESK}, rules: [{{name: a, when: never, to: desk}}]}}\n",
+        r"signals\.rules\[0\]\.when is 'never'; it should be one of worth_trading, confidence, fallback",
+    ),
+    "key of a rule": (
+        f"aws: {{}}\nsignals: {{{DESK}, rules: [{{name: a, when: drift, to: desk, symbol: X}}]}}\n",
+        r"no setting signals\.rules\[0\]\.symbol \(did you mean .*symbols\?\); .* can have name, when, to",
+    ),
+    "name of a rule": (
+        f"aws: {{}}\nsignals: {{{DESK}, rules: [{{when: drift, to: desk}}]}}\n",
+        r"signals\.rules\[0\]\.name is missing; it should be a name of up to 32 lower-case letters",
+    ),
+    "rule without sense": (
+        f"aws: {{}}\nsignals: {{{DESK}, rules: [{{name: a, when: confidence, to: desk}}]}}\n",
+        r"signals\.rules\[0\]: rule a: min_confidence is missing",
+    ),
+    "destination": (
+        f"aws: {{}}\nsignals: {{{DESK}, rules: [{{name: a, when: drift, to: disk}}]}}\n",
+        r"signals: rule a: it is sent to 'disk', which should be one of desk",
+    ),
+    "too many rules": (
+        f"aws: {{}}\nsignals: {{{DESK}, rules: [{', '.join(MANY)}]}}\n",
+        r"signals: the rules and destinations are \d+ characters of JSON, .* have room for 2000",
+    ),
     "no account": ("log_level: INFO\n", r"aws is missing: dev is deployed into an account; `aws: \{\}`"),
 }  # fmt: skip
 

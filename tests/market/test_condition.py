@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tickcast.market.condition import (
     GAPS_KEPT,
@@ -19,7 +20,7 @@ from tickcast.market.condition import (
     joined_quote_gaps,
     settled_gaps,
 )
-from tickcast.market.gaps import UNKNOWN, WITHHELD, Gap, QuoteGap
+from tickcast.market.gaps import NOT_SERVED, UNKNOWN, WITHHELD, Gap, QuoteGap
 from tickcast.market.sources import Source
 from tickcast.units import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 
@@ -73,6 +74,13 @@ def test_trades_decide_by_what_became_of_them(gaps: list[DayGap], condition: Con
     found = day(gaps=gaps)
     assert (found.condition, "; ".join(found.why)) == (condition, why)
     assert found.quotes.condition == "available"
+
+
+def test_trades_of_a_pause_are_listed_and_not_missing() -> None:
+    paused = replace(gap("missing"), cause=NOT_SERVED)
+    found = day(gaps=[paused])
+    assert (found.condition, found.trades.missing, found.gaps) == ("available", 0, [paused])
+    assert day(gaps=[replace(paused, status="repaired")]).trades.repaired == 3
 
 
 def test_hours_without_anything_are_named() -> None:

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from tests.fixtures.market import batch, random_ticks
 from tickcast.features.ring import BarRing
-from tickcast.market.gaps import MAX_GAPS, UNKNOWN, WITHHELD, Gap, GapLedger, QuoteGap, Restart, touched_ms
+from tickcast.market.gaps import (
+    MAX_GAPS,
+    NOT_SERVED,
+    UNKNOWN,
+    WITHHELD,
+    Gap,
+    GapLedger,
+    QuoteGap,
+    Restart,
+    touched_ms,
+)
 from tickcast.market.wire import Notice, TickBatch
 from tickcast.serving.records import encode
 from tickcast.serving.state import SymbolState, decode_state, encode_state
@@ -51,6 +61,30 @@ def test_the_notice_explains_the_gap_whichever_comes_first() -> None:
     before = ring_of(with_gap._replace(notices=(elsewhere, lost)))
     after = ring_of(with_gap, batch(trades[:0], quotes[:0], 0)._replace(notices=(lost, elsewhere)))
     assert before.gaps.gaps[0].cause == after.gaps.gaps[0].cause == "reset by peer"
+
+
+def test_a_pause_in_which_the_symbol_was_not_served_is_listed_and_not_counted() -> None:
+    """The notice is of the first tick; another one, of the connection, covers more of the pause."""
+    trades, quotes = random_ticks(1, 30)
+    start = int(trades["time_us"][0])
+    first = trades[trades["time_us"] < start + 5 * S]
+    last = trades[trades["time_us"] >= start + 15 * S]
+    after = quotes[quotes["time_us"] >= start + 15 * S]
+    again_us = int(min(last["time_us"][0], after["time_us"][0]))
+    closed = Notice("closed by the exchange", start + 4 * S, start + 8 * S)
+    added = Notice(NOT_SERVED, again_us, again_us)
+    before = batch(first, quotes[quotes["time_us"] < start + 5 * S])
+    ring = ring_of(before, batch(np.delete(last, [5]), after)._replace(notices=(closed, added)))
+    assert [gap.cause == NOT_SERVED for gap in ring.gaps.gaps] == [True, False]
+    assert (ring.gaps.trades, ring.gaps.record().missing_trades) == (1, 1)
+
+
+def test_a_short_hole_when_a_symbol_is_added_is_counted() -> None:
+    ledger = GapLedger()
+    ledger.noticed((Notice(NOT_SERVED, 11 * S, 11 * S),))
+    ledger.missing(1, 5, 10 * S, 12 * S)
+    ledger.missing(8, 9, 20 * S, 40 * S)
+    assert ledger.trades == 7
 
 
 def test_a_long_silence_of_quotes_is_kept_and_a_short_one_is_not() -> None:

@@ -78,8 +78,8 @@ class Health:
     symbols: SymbolSet
 
     def __call__(self) -> Response:
-        """200 while all parts are well, else 503. A background part that was never seen does not count, nor
-        do those of a symbol that was never seen just after the symbols were changed."""
+        """200 while all parts are healthy, else 503. A background part that was never seen does not count,
+        nor do those of a symbol that was never seen just after the symbols were changed."""
         may_be_unseen = set(BACKGROUND)
         try:
             services = {"redis": _store(self.store.fullness())}
@@ -151,7 +151,8 @@ class Health:
     def _stream(self, symbol: str, values: Values, now: Now) -> Service:
         """How far the stream of a symbol has been processed."""
         ledger = readable(LedgerRecord, values[keys.gaps(symbol)])
-        newest_first = ledger.gaps[: -GAPS_SHOWN - 1 : -1] if ledger else []
+        missed = [gap for gap in ledger.gaps if gap.is_missed] if ledger else []
+        newest_first = missed[: -GAPS_SHOWN - 1 : -1]
         gaps = {"gaps": to_builtins(newest_first)} if ledger else {}
         beat = read(StreamHeartbeat, values[keys.heartbeat("predict_stream", symbol)])
         if beat is None:

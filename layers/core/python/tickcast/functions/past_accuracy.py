@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from msgspec import UNSET
 
 from tickcast.adapters.http.parameters import AccuracyQuery
@@ -12,6 +14,10 @@ from tickcast.evaluation.live_scores import SpanAccuracy, availability, score
 from tickcast.units import DAY_US, HOUR_US
 
 MAX_DAYS = 100
+_NOT_BY_HOUR = (
+    "Regimes, earnings and skill at later ages are not kept by the hour; `summary` has them of the last "
+    "hour, day and week."
+)
 MAX_BLOCKS = 168  # of a span, for its intervals: an hour of a week each, more of a longer one
 
 
@@ -34,6 +40,20 @@ def span_of(query: AccuracyQuery, now_ms: int) -> tuple[int, int] | None:
             400, "Bad from", f"the span has {days} days, it should have {MAX_DAYS} at most", "from"
         )
     return from_us, to_us
+
+
+def note_of(span_us: tuple[int, int], until_us: int) -> str:
+    """What a reader of the figures of `span_us`, known until `until_us`, should know of them."""
+    from_text, to_text = (_text(us) for us in span_us)
+    span = f"The span is {from_text} to {to_text}: whole hours"
+    if until_us <= span_us[0]:
+        return f"{span}. Nothing of it is archived: an hour is a minute after its end, if it had outcomes."
+    known = "" if until_us >= span_us[1] else f", of which those up to {_text(until_us)} are archived"
+    return f"{span}{known}. {_NOT_BY_HOUR}"
+
+
+def _text(time_us: int) -> str:
+    return f"{datetime.fromtimestamp(time_us / 1e6, UTC):%Y-%m-%dT%H:%MZ}"
 
 
 class PastAccuracy:

@@ -49,7 +49,7 @@ from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.evaluation.live_scores import NO_TALLIES, score
 from tickcast.functions.answers import Reading, exchange_ms
 from tickcast.functions.health import Health
-from tickcast.functions.past_accuracy import PastAccuracy, span_of
+from tickcast.functions.past_accuracy import PastAccuracy, note_of, span_of
 from tickcast.functions.past_predictions import PastPredictions, delivered_at_ms
 from tickcast.market.symbols import listed
 from tickcast.model.forecast import HORIZONS_S
@@ -250,6 +250,7 @@ class ServePredictions:
             found = PastAccuracy(self.tallies)(symbol, *span)
             body.from_, body.to, body.horizons = found.from_ms, found.to_ms, found.horizons
             body.first, body.availability = found.first_ms, found.availability
+            body.note = note_of(span, found.to_ms * 1000)
         volatile = ("scored_age_s",) if summary or span else ("from", "to", "scored_age_s")
         return Response(200, as_json(body), cache_control=SECONDS, volatile=volatile)
 

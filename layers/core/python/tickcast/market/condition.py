@@ -57,7 +57,10 @@ class TradesOfDay(Struct, kw_only=True):
 
     condition: Condition
     rows: Annotated[Count, Meta(description="trades or aggregates in the derived hours")]
-    missing: Annotated[Count, Meta(description="trades that were not received, and not fetched so far")]
+    missing: Annotated[
+        Count,
+        Meta(description="trades that were not received while the symbol was served, nor fetched so far"),
+    ]
     repaired: Annotated[Count, Meta(description="that were not received, and fetched later")]
     withheld: Annotated[Count, Meta(description="that the exchange itself does not return")]
 
@@ -237,7 +240,8 @@ def _trades(
 ) -> TradesOfDay:
     totals: dict[str, int] = {"missing": 0, "repaired": 0, "withheld": 0}
     for gap in gaps:
-        totals[gap.status] += gap.trades
+        if gap.status != "missing" or gap.is_missed:
+            totals[gap.status] += gap.trades
     condition: Condition = "available"
     if is_empty:
         condition = "missing"

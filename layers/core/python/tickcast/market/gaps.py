@@ -22,6 +22,9 @@ MAX_NOTICES = 20
 MAX_RESTARTS = 20
 UNKNOWN = "unknown"
 WITHHELD = "withheld by the exchange"
+NOT_SERVED = "the symbol was not served"
+# Ingest follows a change of the symbols by polls that are further apart: no pause between two is shorter.
+_PAUSE_US = 5_000_000
 # The clock behind a notice's times agrees with the exchange's to about this. The times of one gap, which may
 # be rounded to ms, differ by less; those of two series of ids by far more.
 TOLERANCE_US = 1_000_000
@@ -42,6 +45,11 @@ class Gap(Struct):
     @property
     def trades(self) -> int:
         return self.last_id - self.first_id + 1
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether its trades are missed: not those of a pause in which the symbol was not served."""
+        return self.cause != NOT_SERVED
 
 
 class QuoteGap(Struct):
@@ -107,7 +115,8 @@ class GapLedger(Struct):
         from_us, to_us = min(from_us, to_us), max(from_us, to_us)
         self.gaps.append(Gap(first_id, last_id, from_us, to_us, self._cause(from_us, to_us)))
         while len(self.gaps) > MAX_GAPS:
-            self.forgotten += self.gaps.pop(0).trades
+            oldest = self.gaps.pop(0)
+            self.forgotten += oldest.trades if oldest.is_missed else 0
 
     def arrived(self, first_id: int, last_id: int, times_us: Sequence[int] = ()) -> None:
         """Missing trades arrived after all, or were repaired; `times_us` as in `_is_of_time`."""
@@ -159,20 +168,27 @@ class GapLedger(Struct):
 
     @property
     def trades(self) -> int:
-        return sum(gap.trades for gap in self.gaps) + self.forgotten
+        return sum(gap.trades for gap in self.gaps if gap.is_missed) + self.forgotten
 
     def _cause(self, from_us: int, to_us: int) -> str:
-        """That of the notice which covers most of the span; of equal ones the shortest, then the newest."""
+        """That of the notice which covers most of the span; of equal ones the shortest, then the newest.
+
+        A symbol that is served again has the notice of its first tick, which covers nothing: it explains a
+        pause that it ends, and no other hole."""
+        added = [notice for notice in self.notices if notice.cause == NOT_SERVED]
+        if to_us - from_us >= _PAUSE_US and any(from_us < each.to_us <= to_us for each in added):
+            return NOT_SERVED
+        notices = [notice for notice in self.notices if notice not in added]
 
         def fit(at: int) -> tuple[int, int, int]:
-            notice = self.notices[at]
+            notice = notices[at]
             covered_us = min(to_us, notice.to_us) - max(from_us, notice.from_us)
             return covered_us, notice.from_us - notice.to_us, at
 
-        best = max(range(len(self.notices)), key=fit, default=None)
+        best = max(range(len(notices)), key=fit, default=None)
         if best is None or fit(best)[0] < -TOLERANCE_US:
             return UNKNOWN
-        return self.notices[best].cause
+        return notices[best].cause
 
     def record(self) -> LedgerRecord:
         return LedgerRecord(

@@ -190,6 +190,13 @@ class Accuracy(Struct, kw_only=True):
         ]
         | UnsetType
     ) = UNSET
+    note: (
+        Annotated[
+            str,
+            Meta(description="of a span asked for: how it was rounded, why it is empty, what it has not"),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Data(Struct, kw_only=True):
