@@ -72,6 +72,17 @@ def test_oldest_first_asks_for_the_beginning_of_the_span_only(api: ScriptedApi) 
     assert api.queries[1] == {"from": str(START_MS), "to": str(START_MS + 9_999), "limit": "10"}
 
 
+@pytest.mark.parametrize("page_size", [1, 10, 1000])
+def test_oldest_first_is_quick_where_nothing_is_kept(page_size: int) -> None:
+    """Years without a prediction, a lonely one in a hole of a month, and then some."""
+    known = [START_MS - 86_400_000 * 30, *KNOWN[:12]]
+    api = history_api(known, NOW_MS)
+    with client_of(api) as client:
+        found = client.history("BTCUSDT", from_="2015-01-01T00:00Z", oldest_first=True, page_size=page_size)
+        assert [each.timestamp for each in found] == known
+    assert len(api.requests) < 250
+
+
 def test_options_are_of_every_page(api: ScriptedApi) -> None:
     for oldest_first in (False, True):
         with client_of(api) as client:

@@ -14,7 +14,8 @@ class HistoryPlan:
     gives what its page adds, in order.
 
     The API lists the newest first. Oldest first, the span is read in windows as long as a page has seconds,
-    so that no more than a page is held.
+    so that no more than a page is held. Where a window is empty the next one is twice as long: a span may
+    begin years before the oldest prediction that is kept. A long one with more than a page is halved.
     """
 
     request: Request | None
@@ -22,7 +23,10 @@ class HistoryPlan:
     page_size: int
     _base: Query
     _to: int | None = None
-    _window_to: int | None = None
+    _window_from: int = 0
+    _window_to: int = 0
+    _window_ms: int = 0
+    _may_grow: bool = True
     _window: list[ListedPrediction] = field(default_factory=list)
 
     @classmethod
@@ -55,15 +59,24 @@ class HistoryPlan:
             self.request = next_page(self.request, page)
             return page.predictions
         if self._to is None:
-            self._to = page.to
+            self._to, self._window_ms = page.to, self.page_size * 1000
             self._open(page.from_)
             return []
+        following = next_page(self.request, page)
+        least_ms = self.page_size * 1000
+        if following and self._window_ms > least_ms:
+            self._window_ms, self._may_grow = max(self._window_ms // 2, least_ms), False
+            self._open(self._window_from)
+            return []
         self._window += page.predictions
-        if following := next_page(self.request, page):
+        if following:
             self.request = following
             return []
         done, self._window = self._window[::-1], []
-        assert self._window_to is not None
+        if done:
+            self._window_ms, self._may_grow = least_ms, True
+        elif self._may_grow:
+            self._window_ms *= 2
         self._open(self._window_to + 1)
         return done
 
@@ -73,6 +86,6 @@ class HistoryPlan:
         if from_ms > self._to:
             self.request = None
             return
-        self._window_to = min(self._to, from_ms + self.page_size * 1000 - 1)
+        self._window_from, self._window_to = from_ms, min(self._to, from_ms + self._window_ms - 1)
         bounds: Query = {"from": from_ms, "to": self._window_to, "limit": self.page_size}
         self.request = Request(self.request.path, self._base | bounds)
