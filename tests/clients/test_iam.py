@@ -13,7 +13,7 @@ import pytest
 
 from tests.fixtures import client_api
 from tests.fixtures.client_api import ScriptedApi
-from tickcast_client import AsyncClient, Client
+from tickcast_client import AsyncClient, Client, Forbidden
 from tickcast_client.iam import SigV4
 
 HOST = "abc.execute-api.eu-west-1.amazonaws.com"
@@ -82,6 +82,15 @@ def test_a_retry_is_signed_again(session: botocore.session.Session, monkeypatch:
     assert len(api.requests) == 2
     for request in api.requests:
         assert_signed(request, "us-east-1")
+
+
+def test_a_refused_signature_is_not_a_missing_key(session: botocore.session.Session) -> None:
+    api = ScriptedApi([client_api.problem(403, "not authorized")])
+    with (
+        Client(f"https://{HOST}", "", auth=SigV4(session=session), transport=api.transport) as client,
+        pytest.raises(Forbidden, match=r"^not authorized \(403"),
+    ):
+        client.latest("BTCUSDT")
 
 
 def test_what_signing_needs_is_named(

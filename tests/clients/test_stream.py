@@ -15,6 +15,7 @@ import pytest
 from tests.fixtures.asynchronous import run_async
 from tests.fixtures.client_api import KEY, START_MS, URL, Answer, ScriptedApi, latest, problem, several
 from tickcast_client import (
+    ApiError,
     AsyncClient,
     Client,
     ConnectionFailed,
@@ -98,6 +99,7 @@ def test_errors_that_last_end_a_stream(following: Following) -> None:
     with pytest.raises(ConnectionFailed):
         following.failed(AWAY, 0)  # at the beginning
     following.answered(answer(latest()), 0)
+    following.failed(ApiError(500, "Internal error", "a function was throttled"), 1)
     with pytest.raises(Forbidden):
         following.failed(Forbidden(403, "Forbidden", "no key"), 1)
 
@@ -124,6 +126,8 @@ def test_pauses_grow_while_the_api_is_away(following: Following, monkeypatch: py
     assert found == [1, 1, 1, 2, 4, 8, 15, 15, 15]
     following.failed(Unavailable(503, "Unavailable", "", retry_after_s=60), 20)
     assert following.wait_s(20) == 75
+    following.failed(Unavailable(503, "Unavailable", "", retry_after_s=1e12), 20)
+    assert following.wait_s(20) == 3615
 
 
 def test_staleness_is_said_in_time_however_long_the_pauses_are(following: Following) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tickcast_client import _protocol
 from tickcast_client._protocol import Request
-from tickcast_client.errors import TickcastError
+from tickcast_client.errors import ApiError, TickcastError
 from tickcast_client.models import Latest, Several
 
 EVERY_LEAST_S = 0.1
@@ -77,7 +77,9 @@ class Following:
     def failed(self, error: TickcastError, now_s: float) -> None:
         """Ask again after a pause. Raises `error` if a retry cannot help, and before the first answer, when
         it was retried already."""
-        if self._answered_s is None or not isinstance(error, _protocol.RETRIED):
+        # A gateway's 500 is a failure of that moment, such as a function that was throttled.
+        may_pass = isinstance(error, _protocol.RETRIED) or isinstance(error, ApiError) and error.status >= 500
+        if self._answered_s is None or not may_pass:
             raise error
         self._failures, self._error = self._failures + 1, error
         self._due_s = max(self._asked_s + self.every_s, now_s + _protocol.wait_s(self._failures, error))

@@ -29,6 +29,7 @@ from tickcast_client.errors import (
 URL_VARIABLE, KEY_VARIABLE = "TICKCAST_API", "TICKCAST_KEY"
 RETRIED = (ConnectionFailed, TooManyRequests, Unavailable)
 WAIT_FIRST_S, WAIT_MOST_S = 0.5, 30.0
+WAIT_ASKED_MOST_S = 3600.0  # whatever Retry-After says: a wait of centuries is an error of its own
 PAGE_MOST = 1000
 
 A = TypeVar("A", bound=models.Answer)
@@ -188,8 +189,9 @@ def _problem(response: httpx.Response) -> ApiError:
     except pydantic.ValidationError:
         problem = models.Problem(title=response.reason_phrase or "Error", detail=f"{_place(response)} failed")
     detail = problem.detail
-    if status == 403 and "x-api-key" not in response.request.headers:
-        detail = f"{detail} No key was sent: pass key=, or set {KEY_VARIABLE}."
+    sent = response.request.headers
+    if status == 403 and "x-api-key" not in sent and "authorization" not in sent:
+        detail = f"{detail} No key was sent: pass key=, or set {KEY_VARIABLE}; or auth=, to sign."
     return BY_STATUS.get(status, ApiError)(
         status, problem.title, detail, problem.parameter, problem.request_id, _retry_after_s(response.headers)
     )
@@ -213,10 +215,10 @@ def unreachable(url: str, error: Exception) -> ConnectionFailed:
 
 def wait_s(attempt: int, error: BaseException | None) -> float:
     """How long to wait after so many attempts: doubled each time, with jitter so that clients do not come
-    together, and no shorter than the API asks for."""
+    together, and no shorter than the API asks for, up to an hour."""
     doubled = min(WAIT_MOST_S, WAIT_FIRST_S * 2 ** min(attempt - 1, 16))
     asked = error.retry_after_s if isinstance(error, ApiError) else None
-    return max(asked or 0.0, 0.0) + random.uniform(doubled / 2, doubled)
+    return min(max(asked or 0.0, 0.0), WAIT_ASKED_MOST_S) + random.uniform(doubled / 2, doubled)
 
 
 def wait_of_attempt(state: RetryCallState) -> float:
