@@ -23,18 +23,25 @@ class ApiError extends Error {
   }
 }
 
+function noAnswer(error) {
+  const isLate = error.name === "TimeoutError";
+  return new ApiError(isLate ? `The API has not answered for ${PATIENCE_MS / 1000} s` : "The API does not answer", 0);
+}
+
 async function get(path) {
   let answer, body;
+  // A browser would not send it, and say no more than that.
+  if (!/^[ -~]*$/.test(key())) throw new ApiError("it has characters that no key has", 403);
   try {
     const headers = key() ? { "x-api-key": key() } : {};
     answer = await fetch(root + path, { headers, signal: AbortSignal.timeout(PATIENCE_MS) });
   } catch (error) {
-    const isLate = error.name === "TimeoutError";
-    throw new ApiError(isLate ? `The API has not answered for ${PATIENCE_MS / 1000} s` : "The API does not answer", 0);
+    throw noAnswer(error);
   }
   try {
-    body = await answer.json();
-  } catch {
+    body = Object(await answer.json());
+  } catch (error) {
+    if (error.name !== "SyntaxError") throw noAnswer(error);
     throw new ApiError(`The answer is not the API's (status ${answer.status})`, answer.status);
   }
   if (answer.ok || body.services) return body; // an unhealthy system answers 503 with its health

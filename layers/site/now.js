@@ -1,7 +1,8 @@
 // The newest forecast: what is still to come from now on, and what that means for a trader.
 
 function showLatest(it) {
-  const answer = { ...it, ...it.horizons[state.horizon] };
+  const target_time = it.as_of + 1000 * Number(state.horizon); // a fallback's is that of the primary horizon
+  const answer = { ...it, target_time, ...it.horizons[state.horizon] };
   const move = answer.expected_move_bp;
   const isFallback = it.source === "fallback";
   const kind = !known(move) || answer.abstains ? "soft" : move > 0 ? "good" : "bad";

@@ -4,6 +4,8 @@ const KEPT = 320; // seconds of forecasts; the longest view has 300
 const NEWEST = 300; // the most that one request returns
 const OUTCOMES_S = 18; // after which a forecast's outcomes are known, the longest horizon's included
 const SLOWEST_MS = 30000; // longest wait between attempts while the API does not answer
+const ASKED_MAX_MS = 600000; // longest wait that the API may ask for
+const OVERTAKEN = Symbol("overtaken");
 const state = {
   symbol: null,
   horizon: null,
@@ -14,6 +16,7 @@ const state = {
   accuracy: null,
   models: null,
   round: 0,
+  turn: 0, // of the poll that counts
   wait: 1000,
   answered: 0,
   asked: null, // the receipt that a link asks for
@@ -27,19 +30,22 @@ function keep(history) {
     if (state.entries[place]?.id === entry.id) state.entries[place] = entry;
     else state.entries.splice(place + 1, 0, entry);
   }
-  state.entries.splice(0, state.entries.length - KEPT);
+  const oldest = state.entries.at(-1)?.timestamp - 1000 * KEPT;
+  state.entries = state.entries.slice(-KEPT).filter(entry => entry.timestamp > oldest);
 }
 
-async function pollLatest(symbol) {
-  const away = (performance.now() - state.answered) / 1000;
-  const missing = !state.entries.length ? NEWEST : state.round % 4 ? away + 2 : Math.max(OUTCOMES_S, away + 2);
-  const latest = await get(
+// Only what the page does not have is asked for. After a pause the outcomes that came meanwhile are missing as well.
+async function pollLatest(symbol, ask) {
+  const away = Math.max(0, Date.now() - state.answered) / 1000; // a machine's sleep counts
+  const isBrief = state.round % 4 && away < 4;
+  const missing = !state.entries.length ? NEWEST : away + (isBrief ? 2 : OUTCOMES_S);
+  const latest = await ask(
     `predictions/${encodeURIComponent(symbol)}?history=${Math.min(NEWEST, Math.ceil(missing))}&outcomes=true`,
   );
-  if (symbol !== state.symbol) return; // another was chosen during the request
+  if (!latest.horizons || !latest.history) throw new ApiError("The answer is not the API's", 200);
   const restarted = state.latest && latest.timestamp < state.latest.timestamp - 60000; // a recording that began again
   if (restarted) state.entries = [];
-  state.answered = performance.now();
+  state.answered = Date.now();
   state.latest = latest;
   state.horizon ??= String(latest.horizon_s);
   keep(latest.history);
@@ -95,23 +101,33 @@ function choose(symbol) {
   Object.assign(state, { symbol, entries: [], latest: null, accuracy: null, round: 0 });
   at("shown").hidden = true;
   at("loading").hidden = false;
+  document.title = "tickcast";
+  put("accuracy-problem", "");
+  put("data-problem", "");
   showScores();
   showDays([]);
   showSelection();
 }
 
 // A part of the page that cannot be read says so in its place, and stops nothing else.
-async function part(path, problemAt, show) {
-  const symbol = state.symbol;
+async function part(asking, problemAt, show) {
   try {
-    const found = await get(path);
-    if (symbol !== state.symbol) return;
+    const found = await asking;
     put(problemAt, "");
     show(found);
   } catch (error) {
     if (!error.status || error.status === 403 || error.status === 429) throw error;
-    if (symbol === state.symbol) put(problemAt, sentence(error.message));
+    put(problemAt, sentence(error.message));
   }
+}
+
+// The answer to a request of a poll. A poll that another one has overtaken, such as for another symbol or with another
+// key, ends here: it shows nothing, and does not count.
+async function answerFor(turn, path) {
+  const [answer] = await Promise.allSettled([get(path)]);
+  if (turn !== state.turn) throw OVERTAKEN;
+  if (answer.status === "rejected") throw answer.reason;
+  return answer.value;
 }
 
 function readAccuracy(found) {
@@ -125,22 +141,23 @@ function readModels(found) {
   showModels();
 }
 
-async function poll() {
+async function poll(turn) {
   const isTurn = every => state.round % every === 0;
-  if (isTurn(5) || !state.symbol) readHealth(await get("health"));
+  const ask = path => answerFor(turn, path);
+  if (isTurn(5) || !state.symbol) readHealth(await ask("health"));
   at("ask").hidden = Boolean(key());
   if (!key() || !state.symbol) {
     at("shown").hidden = at("loading").hidden = true;
     return;
   }
-  await pollLatest(state.symbol);
+  await pollLatest(state.symbol, ask);
   notice("");
   at("loading").hidden = true;
   const symbol = encodeURIComponent(state.symbol);
   if (isTurn(5)) showLatency(state.entries);
-  if (isTurn(10)) await part(`accuracy/${symbol}`, "accuracy-problem", readAccuracy);
-  if (isTurn(60)) await part("models", "model-problem", readModels);
-  if (isTurn(60)) await part(`data/${symbol}`, "data-problem", showData);
+  if (isTurn(10)) await part(ask(`accuracy/${symbol}`), "accuracy-problem", readAccuracy);
+  if (isTurn(60)) await part(ask("models"), "model-problem", readModels);
+  if (isTurn(60)) await part(ask(`data/${symbol}`), "data-problem", showData);
 }
 
 // While the API does not answer, what is on the page is old and shown so.
@@ -162,7 +179,8 @@ function explain(error) {
     return;
   }
   at("loading").hidden = true;
-  if (error.status === 429) notice(`Too many requests with this key. ${again}${since}`);
+  if (!(error instanceof ApiError)) notice(`The page cannot show an answer: ${error.message}. ${again}${since}`);
+  else if (error.status === 429) notice(`Too many requests with this key. ${again}${since}`);
   else notice(`${sentence(error.message)} ${again}${since}`, error.status === 404 ? "notice" : "notice bad");
 }
 
@@ -178,24 +196,27 @@ function askForKey(why) {
 async function run() {
   clearTimeout(state.timer);
   if (document.hidden) return; // continued when the page is seen again
+  const turn = ++state.turn;
   try {
-    await poll();
+    await poll(turn);
     state.round++;
     state.wait = 1000;
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
+    if (error === OVERTAKEN) return;
+    if (!(error instanceof ApiError)) console.error(error);
     if (error.status !== 429) state.round = 0; // the next attempt begins with the health, which knows the symbols
-    state.wait = error.after_s ? 1000 * error.after_s : Math.min(2 * state.wait, SLOWEST_MS);
+    state.wait = error.after_s
+      ? Math.min(Math.max(1000, 1000 * error.after_s), ASKED_MAX_MS)
+      : Math.min(2 * state.wait, SLOWEST_MS);
     explain(error);
   }
-  clearTimeout(state.timer);
   state.timer = setTimeout(run, state.wait);
 }
 
 function restart() {
   state.round = 0;
   state.wait = 1000;
-  clearTimeout(state.timer);
+  state.turn++; // also while the page is hidden
   run();
 }
 

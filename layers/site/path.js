@@ -107,7 +107,7 @@ function heights({ data, fan, marks, now }) {
 function drawPath(entries, latest, horizon, minutes) {
   path.view = look(entries, latest, horizon, minutes);
   const { marks, data } = path.view;
-  if (!marks.some(mark => mark.id === path.chosen)) path.chosen = null;
+  for (const name of ["chosen", "hovered"]) if (!marks.some(mark => mark.id === path[name])) path[name] = null;
   put("hits", hitsInWords(marks, horizon));
   plot("path", "", pathOptions, data);
   describePath(minutes);

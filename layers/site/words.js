@@ -20,11 +20,15 @@ const plain = code => String(code).replaceAll("_", " ");
 const utc = us => new Date(us / 1000).toISOString().slice(5, 23).replace("T", " ");
 const plural = (n, one, many = one + "s") => `${count(n)} ${n === 1 ? one : many}`;
 const direction = move => (!known(move) ? "no forecast" : move > 0 ? "▲ up" : move < 0 ? "▼ down" : "no move");
-const prices = [
-  new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 }),
-  new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 6 }),
-];
-const price = value => (known(value) ? prices[value < 10 ? 1 : 0].format(value) : "–");
+const prices = new Map(); // by digits
+// To six digits, but no less than hundredths: a basis point of any price is seen.
+const price = value => {
+  if (!known(value)) return "–";
+  const most = Math.min(12, Math.max(2, 5 - Math.floor(Math.log10(Math.abs(value) || 1))));
+  if (!prices.has(most))
+    prices.set(most, new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: most }));
+  return prices.get(most).format(value);
+};
 const interval = (low, high, digits = 2) =>
   known(low) && known(high) ? `${number(low, digits)} … ${number(high, digits)}` : "";
 const skill = it => (!it ? "–" : number(it.value, 3) + (known(it.low) ? ` (${interval(it.low, it.high)})` : ""));
