@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -76,7 +77,8 @@ class ScriptedPage:
     def _usual(self, path: str) -> httpx.Response:
         kind, _, symbol = path.partition("/")
         if kind == "health":
-            return client_api.health(**{f"feed:{each}": {"ok": True, "why": None} for each in SYMBOLS})
+            feeds: dict[str, Any] = {f"feed:{each}": {"ok": True, "why": None} for each in SYMBOLS}
+            return client_api.health("ok", **feeds)
         if kind == "predictions":
             return httpx.Response(200, json=latest(symbol=symbol, history=[client_api.listed(START_MS)]))
         if kind == "accuracy":
