@@ -280,7 +280,11 @@ at("ask").onsubmit = event => {
 };
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolor);
 addEventListener("hashchange", () => location.hash.includes("=") && follow());
-document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(state.timer) : run()));
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return clearTimeout(state.timer);
+  if (Date.now() - state.answered > PATIENCE_MS) at("main").classList.add("old"); // until the first answer
+  run();
+});
 if (matchMedia("(max-width: 40rem)").matches) {
   state.minutes = 1;
   document.querySelector("[name=minutes]").checked = true;

@@ -36,6 +36,7 @@ def test_a_prediction_says_what_to_do() -> None:
         "reading."
     )
     assert "more than the cost of 0.1 bp" in latest(worth_trading=True, cost_bp=0.1)
+    assert "more than the cost is not known" in latest(worth_trading=None, cost_bp=None)
     assert "within the noise: do nothing" in latest(abstains=True)
     assert "is provisional" in latest(provisional=True)
     unknown = dict.fromkeys(["expected_move_bp", "p_up", "p_down", "p_flat", "lower", "upper"])

@@ -229,3 +229,22 @@ def test_forecasts_older_than_the_longest_view_are_dropped(scripted: ScriptedPag
 def test_a_price_has_six_digits(scripted: ScriptedPage, value: float, shown: str) -> None:
     scripted.go("")
     assert scripted.page.evaluate("value => price(value)", value) == shown
+
+
+def test_what_was_known_before_a_pause_is_shown_as_old(scripted: ScriptedPage) -> None:
+    scripted.go()
+    scripted.until_it_says("BTCUSDT, mid price")
+    was_old = scripted.page.evaluate(
+        """() => {
+          const see = isHidden => {
+            Object.defineProperty(document, "hidden", { configurable: true, value: isHidden });
+            document.dispatchEvent(new Event("visibilitychange"));
+          };
+          see(true);
+          state.answered -= 3600000;
+          see(false);
+          return at("main").classList.contains("old");
+        }"""
+    )
+    assert was_old
+    scripted.until(lambda: not scripted.page.locator("main.old").count())

@@ -231,6 +231,8 @@ def _advice(abstains: bool, worth_trading: bool | None, cost_bp: float | None, r
         return f"It is a fallback, because {_why(reason)}: do nothing."
     if abstains:
         return "The move is within the noise: do nothing."
+    if worth_trading is None and cost_bp is None:
+        return "Whether the move is more than the cost is not known."
     cost = "" if cost_bp is None else f" of {cost_bp:.3g} bp for spread and fees"
     if worth_trading:
         return f"The move is more than the cost{cost}."
