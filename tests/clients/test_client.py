@@ -7,7 +7,7 @@ import pickle
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import httpx
@@ -253,6 +253,7 @@ def test_address_and_key_come_from_the_environment(monkeypatch: pytest.MonkeyPat
         ({"url": ""}, "no address of the API is given: pass url=, or set TICKCAST_API"),
         ({"url": "api.example"}, "should be complete, like https://host/path"),
         ({"url": "https://api.example:port"}, "should be complete"),
+        ({"url": "https://api.example:99999"}, "should be complete"),
         ({"url": "https://two words"}, "should be complete"),
         ({"url": "https:///v1"}, "should be complete"),
         ({"url": f"{URL}#key=secret"}, "without user, query or fragment; the key is passed as key="),
@@ -276,7 +277,9 @@ def test_the_key_is_not_shown() -> None:
 
 WRONG: list[tuple[Call, str]] = [
     (lambda client: client.receipt("BTCUSDT"), "like BTCUSDT-1767225600000"),
-    (lambda client: client.latest(" "), "symbol is empty"),
+    (lambda client: client.latest(" "), "symbol is ''; it should be like BTCUSDT"),
+    (lambda client: client.latest(".."), "symbol is '..'; it should be like BTCUSDT"),
+    (lambda client: client.accuracy("BTCUSDT", to=cast(int, 1e12)), "to is 1000000000000.0; it should be"),
     (lambda client: client.accuracy("BTCUSDT", from_=datetime(2026, 1, 1)), "without an offset"),
     (lambda client: client.accuracy("BTCUSDT", to="yesterday"), "to is 'yesterday'; it should be like"),
     (lambda client: client.history("BTCUSDT", page_size=1001), "page_size is 1001; it should be 1 to 1000"),

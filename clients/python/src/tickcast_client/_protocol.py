@@ -88,7 +88,7 @@ def _address(url: str) -> str:
     """`url` with a slash at its end. What may be secret in it is not shown."""
     try:
         parts = urlsplit(url)
-        is_complete = parts.scheme in ("http", "https") and bool(httpx.URL(url).host)
+        is_complete = parts.scheme in ("http", "https") and bool(httpx.URL(url).host) and parts.port != 0
         is_complete &= not any(character.isspace() for character in url)
     except (ValueError, httpx.InvalidURL):
         is_complete = False
@@ -151,6 +151,8 @@ def in_ms(instant: Instant, name: str) -> int:
             instant = datetime.fromisoformat(instant)
         except ValueError:
             raise ValueError(f"{name} is {instant!r}; it should be like 2026-01-31T12:00:00Z") from None
+    if not isinstance(instant, datetime):
+        raise ValueError(f"{name} is {instant!r}; it should be a datetime, a text, or whole ms since 1970")
     if instant.tzinfo is None:
         raise ValueError(
             f"{name} is {instant.isoformat()}, without an offset; it should be like {datetime.now(UTC)}"
@@ -238,8 +240,8 @@ def _place(response: httpx.Response) -> str:
 
 
 def segment(text: str) -> str:
-    if not text.strip():
-        raise ValueError("symbol is empty; it should be like BTCUSDT")
+    if text.strip() in ("", ".", ".."):  # dots would be another path
+        raise ValueError(f"symbol is {text.strip()!r}; it should be like BTCUSDT")
     return quote(text.strip(), safe="")
 
 
