@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -70,9 +71,9 @@ else:
         return system.api
 
 
-@pytest.fixture
-def scored(api: Api) -> Api:
-    """The API once it has a prediction by the model, and figures of its accuracy."""
+@cache
+def wait_for_scores(api: Api) -> None:
+    """Wait for a prediction by the model, and figures of its accuracy."""
 
     def is_scored() -> bool:
         try:
@@ -83,6 +84,12 @@ def scored(api: Api) -> Api:
         return latest["source"] == "model" and any(each["count"] > 30 for each in hour.values())
 
     eventually(is_scored, SCORED_WITHIN_S)
+
+
+@pytest.fixture
+def scored(api: Api) -> Api:
+    """The API once it has something to show."""
+    wait_for_scores(api)
     return api
 
 
