@@ -72,8 +72,9 @@ else:
 
 
 @cache
-def wait_for_scores(api: Api) -> None:
-    """Wait for a prediction by the model, and figures of its accuracy."""
+def becomes_scored(api: Api) -> bool:
+    """Wait for a prediction by the model, and figures of its accuracy; no test after the first waits for what
+    does not come."""
 
     def is_scored() -> bool:
         try:
@@ -83,13 +84,17 @@ def wait_for_scores(api: Api) -> None:
         hour = (accuracy["summary"] or {}).get("hour", {}).get("horizons", {})
         return latest["source"] == "model" and any(each["count"] > 30 for each in hour.values())
 
-    eventually(is_scored, SCORED_WITHIN_S)
+    try:
+        eventually(is_scored, SCORED_WITHIN_S)
+    except AssertionError:
+        return False
+    return True
 
 
 @pytest.fixture
 def scored(api: Api) -> Api:
     """The API once it has something to show."""
-    wait_for_scores(api)
+    assert becomes_scored(api), f"no prediction by the model, or no scores, within {SCORED_WITHIN_S} s"
     return api
 
 
