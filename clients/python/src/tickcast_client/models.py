@@ -534,6 +534,8 @@ class Accuracy(Answer):
     first: int | None = None
     """of a span asked for: since when there are outcomes of it"""
     availability: float | None = None
+    note: str | None = None
+    """of a span asked for: how it was rounded, why it is empty, what it has not"""
 
 
 class HoursOfDay(Answer):
