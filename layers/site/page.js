@@ -95,7 +95,7 @@ function choose(symbol) {
   Object.assign(state, { symbol, entries: [], latest: null, accuracy: null, round: 0 });
   at("shown").hidden = true;
   at("loading").hidden = false;
-  showScores();
+  if (state.horizon) showScores();
   showDays([]);
   showSelection();
 }
