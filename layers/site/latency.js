@@ -61,7 +61,7 @@ function showLatency(entries) {
       },
       axes: [
         times,
-        axis({ size: 60, values: (_, ticks) => ticks.map(tick => (tick < 10000 ? `${tick} ms` : `${tick / 1000} s`)) }),
+        axis({ size: 60, values: (_, ticks) => ticks.map(ticks.at(-1) < 10000 ? ms => `${ms} ms` : ms => `${ms / 1000} s`) }),
       ],
       series: [
         {},

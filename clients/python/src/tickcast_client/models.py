@@ -655,7 +655,7 @@ class Service(Answer):
 
 
 class HealthReport(Answer):
-    """Whether all parts of the system are well, each with its reason."""
+    """The health of all parts of the system, each with its reason."""
 
     status: Literal["ok", "degraded"]
     environment: str
