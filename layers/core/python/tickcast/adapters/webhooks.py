@@ -13,6 +13,7 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
+import logging
 import random
 import ssl
 from collections.abc import Callable, Iterator
@@ -146,6 +147,12 @@ def signing_key(text: str) -> bytes:
 def signature(key: bytes, id_: str, timestamp_s: int, body: bytes) -> str:
     signed = f"{id_}.{timestamp_s}.".encode() + body
     return f"v1,{base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()}"
+
+
+def keep_out_of_logs() -> None:
+    """At DEBUG urllib3 logs the path of each request, and botocore the parameters that it reads: secrets."""
+    for name in ("urllib3", "botocore"):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 @dataclass(frozen=True)
