@@ -16,6 +16,7 @@ const state = {
   round: 0,
   wait: 1000,
   answered: 0,
+  asked: null, // the receipt that a link asks for
   timer: 0,
 };
 
@@ -44,6 +45,7 @@ async function pollLatest(symbol) {
   keep(latest.history);
   showSelection();
   showNow();
+  openAsked();
 }
 
 function showNow() {
@@ -93,7 +95,7 @@ function choose(symbol) {
   Object.assign(state, { symbol, entries: [], latest: null, accuracy: null, round: 0 });
   at("shown").hidden = true;
   at("loading").hidden = false;
-  showScores();
+  if (state.horizon) showScores();
   showDays([]);
   showSelection();
 }
@@ -197,13 +199,21 @@ function restart() {
   run();
 }
 
+// The receipt that a link asks for, as soon as there is a key.
+function openAsked() {
+  openReceipt(state.asked);
+  state.asked = null;
+}
+
 function follow() {
   const asked = takeFragment();
-  if (asked.symbol) choose(asked.symbol.toUpperCase());
+  const symbol = asked.symbol || (asked.receipt && symbolOf(asked.receipt));
+  if (symbol) choose(symbol.toUpperCase());
   if ([...document.querySelectorAll("[name=horizon]")].some(radio => radio.value === asked.horizon))
     state.horizon = asked.horizon;
   restart();
-  if (asked.receipt && key()) openReceipt(asked.receipt);
+  state.asked = asked.receipt || null;
+  if (key()) openAsked();
 }
 
 function onChoice(name, take) {

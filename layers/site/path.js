@@ -100,7 +100,7 @@ function heights({ data, fan, marks, now }) {
   const low = Math.min(...all);
   const high = Math.max(...all);
   const span = high - low || high * 1e-5;
-  const step = 10 ** Math.floor(Math.log10(span)) / 2;
+  const step = 10 ** Math.floor(Math.log10(span)) / 4;
   return [Math.floor(low / step) * step, Math.ceil(high / step) * step];
 }
 

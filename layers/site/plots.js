@@ -62,8 +62,10 @@ const axis = more => ({
   gap: 6,
   ...more,
 });
+const INCRS_S = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400];
 const times = {
   ...axis({ grid: { show: false }, space: 80, size: 28 }),
+  incrs: INCRS_S,
   values: (_, ticks) => ticks.map(second => clock(1000 * second)),
 };
 const line = (name, width = 2) => ({ stroke: () => color(name), width, points: { show: false } });

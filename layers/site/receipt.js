@@ -1,5 +1,7 @@
 // The receipt of one forecast in a panel: what it said, what came, where its time went, and all that it was made from.
 
+const symbolOf = id => id.slice(0, Math.max(0, id.lastIndexOf("-")));
+
 async function openReceipt(id) {
   if (!id) return;
   const panel = at("receipt");
@@ -13,9 +15,7 @@ async function openReceipt(id) {
   panel.dataset.receipt = id;
   if (!panel.open) panel.showModal();
   try {
-    const receipt = await get(
-      `predictions/${encodeURIComponent(id.slice(0, id.lastIndexOf("-")))}/${encodeURIComponent(id)}`,
-    );
+    const receipt = await get(`predictions/${encodeURIComponent(symbolOf(id))}/${encodeURIComponent(id)}`);
     if (panel.dataset.receipt === id) body.replaceChildren(...receiptParts(receipt));
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;

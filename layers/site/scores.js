@@ -76,7 +76,7 @@ function skillPlot(id, label, rows, range, say, whole) {
     () => ({
       scales: { x: { time: false, range: () => range }, y: { range: heights } },
       axes: [
-        { ...times, space: 60, values: (_, ticks) => ticks.map(say) },
+        { ...times, space: 60, values: (_, ticks) => ticks.map(say), incrs: id === "series" ? INCRS_S : undefined },
         axis({ size: 54, values: (_, ticks) => ticks.map(tick => number(tick, ticks[1] - ticks[0] < 0.01 ? 3 : 2)) }),
       ],
       series: [{}, { ...line("--accent"), points: { show: true, size: 6, fill: () => color("--accent") } }, edge, edge],
@@ -161,7 +161,7 @@ function showCalibration(bins = []) {
     `Calibration over ${state.horizon} s: ${words.join("; ")}`,
     () => ({
       scales: { x: { time: false, range: [0.48, 1.02] }, y: { range: heights } },
-      axes: [{ ...times, ...percent, space: 50 }, axis({ ...percent, size: 56 })],
+      axes: [{ ...times, ...percent, space: 50, incrs: undefined }, axis({ ...percent, size: 56 })],
       series: [{}, { ...line("--accent"), paths: () => null }],
       hooks: {
         drawAxes: [u => dashed(u, [0.5, 0.5], [1, 1])],

@@ -136,7 +136,7 @@ function showHealth(health) {
   const all = Object.entries(health.services);
   const failed = all.filter(([, it]) => it.ok === false);
   const isWell = health.status === "ok";
-  const names = failed.map(([name]) => name).join(", ") || "starting";
+  const names = failed.length > 1 ? plural(failed.length, "part") : failed[0]?.[0] || "starting";
   put("environment", health.environment, "badge");
   put("status", isWell ? "● all well" : `▲ ${health.status}: ${names}`, `badge ${isWell ? "good" : "bad"}`);
   put(

@@ -87,5 +87,5 @@ def sentence(sent: dict[str, Any]) -> str:
     name = sent["destination"]
     if not is_sent(sent):
         return f"[red]{name}[/red]: not sent: {sent['why'] or json_text.text(sent)}"
-    attempts = "" if sent["attempts"] == 1 else f" at the {sent['attempts']}. attempt"
+    attempts = "" if sent["attempts"] == 1 else f" at attempt {sent['attempts']}"
     return f"{name}: sent{attempts}"

@@ -39,7 +39,7 @@ def test_a_forecast_says_what_how_sure_at_what_cost_and_for_when() -> None:
         "Direction right with 81%, if the price moves.",
         "A round trip costs 22.00 bp: 3.00 bp are left.",
         "For 00:00:02 UTC.",
-        f"tickcast dev, rule r, receipt BTCUSDT-{NOW_MS}: https://api.example.com/v1/",
+        f"tickcast dev, rule r: https://api.example.com/v1/#receipt=BTCUSDT-{NOW_MS}",
     ]
 
 

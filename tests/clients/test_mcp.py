@@ -12,7 +12,7 @@ from mcp_types import TextContent
 
 from tests.fixtures import client_api
 from tests.fixtures.asynchronous import run_async
-from tests.fixtures.client_api import KEY, START_MS, URL, ScriptedApi, history_api, problem, several
+from tests.fixtures.client_api import KEY, SKILL, START_MS, URL, ScriptedApi, history_api, problem, several
 from tickcast_client import AsyncClient, mcp_command, mcp_server
 
 TOOLS = {"latest", "history", "receipt", "accuracy", "health"}
@@ -42,11 +42,12 @@ async def test_every_tool_is_described_and_reads_only() -> None:
 
 @run_async
 async def test_the_newest_prediction_is_in_words_and_figures() -> None:
-    api = ScriptedApi([several(client_api.latest())])
+    api = ScriptedApi([several(client_api.latest(), ETHUSDT="no tick of it so far")])
     failed, _, answer = await call(api, "latest", symbols=["BTCUSDT"], horizon=2)
     assert not failed
     assert answer["words"].startswith("BTCUSDT is expected at 60,001.74 in 2 s")
-    assert answer["answer"]["predictions"]["BTCUSDT"]["p_up"] == 0.217257
+    assert answer["predictions"]["BTCUSDT"]["p_up"] == 0.217257
+    assert answer["problems"] == {"ETHUSDT": "no tick of it so far"}
     assert api.queries == [{"symbols": "BTCUSDT", "horizon": "2"}]
 
 
@@ -73,6 +74,17 @@ async def test_a_receipt_is_in_words() -> None:
     api = ScriptedApi([httpx.Response(200, json=client_api.receipt())])
     _, _, answer = await call(api, "receipt", id=f"BTCUSDT-{START_MS}")
     assert "Made from trades up to id 1000" in answer["words"]
+
+
+@run_async
+async def test_accuracy_has_the_main_figures() -> None:
+    api = ScriptedApi([httpx.Response(200, json=client_api.accuracy(SKILL))])
+    _, _, answer = await call(api, "accuracy", symbol="BTCUSDT")
+    main = {"count": 3000, "skill": SKILL, "direction": 0.6, "coverage": 0.81}
+    assert answer["figures"] == {"hour": {"2": main}, "day": {}, "week": {}}
+    unscored = client_api.accuracy(SKILL) | {"summary": None}
+    _, _, none = await call(ScriptedApi([httpx.Response(200, json=unscored)]), "accuracy", symbol="BTCUSDT")
+    assert none == {"words": "BTCUSDT has not been scored yet.", "figures": None}
 
 
 @run_async

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures import client_api, records
-from tests.fixtures.client_api import START_MS
+from tests.fixtures.client_api import SKILL, START_MS
 from tickcast.adapters.http.responses import as_json
 from tickcast.serving import outcomes
 from tickcast.serving.prediction import REASONS as SERVED_REASONS
@@ -90,32 +90,8 @@ def test_a_prediction_of_a_list_has_words() -> None:
     )
 
 
-SKILL = {"value": 0.12, "low": 0.02, "high": 0.2}
-FIGURES: dict[str, Any] = {"count": 3000, "moved": 900, "direction": 0.6, "skill": SKILL}
-
-
 def accuracy(skill: dict[str, Any] | None, challenger_skill: dict[str, Any] | None = None) -> str:
-    of_horizon = FIGURES | {"horizon_s": 2, "skill": skill, "coverage": 0.81, "decided": FIGURES}
-    of_horizon |= dict.fromkeys(
-        ["direction_ci", "coverage_ci", "skill_vs_linear", "skill_in_hindsight", "crps_bp", "crps_skill"]
-        + ["interval_score_bp", "interval_score_skill", "calibration_error", "calibration_floor"]
-    )
-    of_horizon |= {"abstained": 5, "fallbacks": 7, "fallback_share": 0.1, "unresolved": {}}
-    span: dict[str, Any] = {"from": 0, "to": 1, "first": 0, "availability": 1.0}
-    summary: dict[str, Any] = {"symbol": "BTCUSDT", "scored_ms": START_MS}
-    of_both = {"count": 900, "skill": SKILL, "skill_vs_champion": challenger_skill}
-    shadow = {"model_id": "m2", "horizons": {"2": of_both}}
-    summary |= {"hour": span | {"horizons": {"2": of_horizon}, "challenger": shadow}}
-    summary |= {name: span | {"horizons": {}} for name in ("day", "week")}
-    body = {
-        "symbol": "BTCUSDT",
-        "environment": "local",
-        "from": 0,
-        "to": 1,
-        "horizons": {},
-        "scored_age_s": 1.0,
-    }
-    return in_words(Accuracy.model_validate(body | {"summary": summary}))
+    return in_words(Accuracy.model_validate(client_api.accuracy(skill, challenger_skill)))
 
 
 def test_accuracy_says_what_its_uncertainty_allows() -> None:

@@ -102,8 +102,9 @@ def stale(latest: dict[str, Any]) -> None:
     """The stream stalled a while ago: nothing is known of the market since then."""
     stalled_ms = latest["as_of"] - OLD_MS
     latest |= {"timestamp": stalled_ms, "age_ms": {"claim": OLD_MS, "tick": OLD_MS + 30}}
-    if "history" in latest:
-        latest["history"] = [each for each in latest["history"] if each["timestamp"] < stalled_ms]
+    if history := latest.get("history"):
+        known = [each for each in history if each["timestamp"] < stalled_ms]
+        latest |= {"history": known, "basis_price": (known or history[-1:])[0]["basis_price"]}
 
 
 def masked(latest: dict[str, Any]) -> None:

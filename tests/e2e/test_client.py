@@ -43,7 +43,7 @@ def settings(system: System, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
                 return "stale_features" not in {client.latest(each).reason for each in system.symbols}
             return False
 
-        eventually(answers, 180)
+        eventually(answers, 300)
     return found
 
 
@@ -122,7 +122,7 @@ async def assistant(settings: dict[str, str]) -> None:
         tools = [tool.name for tool in (await session.list_tools()).tools]
         newest = await session.call_tool("latest", {"symbols": ["BTCUSDT"]})
         assert newest.structured_content
-        id_ = newest.structured_content["answer"]["predictions"]["BTCUSDT"]["id"]
+        id_ = newest.structured_content["predictions"]["BTCUSDT"]["id"]
         calls: dict[str, dict[str, Any]] = {
             "latest": {},
             "history": {"symbol": "BTCUSDT", "count": 5},

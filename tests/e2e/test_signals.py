@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from local.commands import notify_test
+from local.commands import deployment, notify_test
+from local.commands.command import ExitStatus
 from local.commands.deployment import Deployment
-from local.system import cloud
 from local.system.system import System
 from tests.fixtures.receiver import KEY, Receiver, Request
 from tests.fixtures.running_system import eventually
@@ -54,13 +56,24 @@ def test_a_forecast_that_matches_a_rule_reaches_its_receiver(
     assert {each["Key"].split("/")[2] for each in written} >= set(system.symbols)
 
 
-def test_a_test_message(there: Deployment, signal_receiver: Receiver) -> None:
-    function = notify_test.function_of(there, "")
-    assert [each.name for each in notify_test.signals_of(there, function).destinations] == ["desk"]
+def test_a_test_message(
+    there: Deployment,
+    signal_receiver: Receiver,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(deployment, "existing", lambda aws: there)
+    path = tmp_path / "destinations.json"
+    path.write_text(json.dumps({"desk": {"url": signal_receiver.url, "key": KEY}}), "utf-8")
     before = len(signal_receiver.requests)
-    [sent] = invoke(there, function)
-    assert (sent["became"], sent["destination"]) == ("sent", "desk")
-    assert notify_test.sentence(sent) == "desk: sent"
+    status = notify_test.run(Namespace(destinations=path, aws=""))
+    output = capsys.readouterr()
+    last = json.loads(output.out.splitlines()[-1])
+    assert (status, last["ok"]) == (ExitStatus.OK, True)
+    assert [(each["destination"], each["became"]) for each in last["destinations"]] == [("desk", "sent")]
+    assert "desk: sent" in output.err
+    assert signal_receiver.url not in output.out + output.err
     assert "signal.test" in [each.json["type"] for each in signal_receiver.requests[before:]]
 
 
@@ -101,8 +114,3 @@ def test_what_its_receiver_refuses_is_in_the_queue_with_the_reason(
         signal_receiver.answers.clear()
         sqs.purge_queue(QueueUrl=queue)
         there.s3.delete_object(Bucket=there.bucket, Key=object_key(signal))
-
-
-def invoke(there: Deployment, function: str) -> list[dict[str, Any]]:
-    found: Any = cloud.invoke(there.functions, function, {"test": True})
-    return list(found)

@@ -105,7 +105,7 @@ def test_a_block_is_copied_once_no_outcome_of_it_can_come(
 def test_what_is_archived_is_not_read_again(hot: Hot, copy: ArchiveReceipts, archive: ReceiptArchive) -> None:
     hot.write(0, LENGTH_S, LENGTH_S + 5)
     assert copy([SYMBOL], PLENTY).objects == 1
-    archive._connect = None  # type: ignore[assignment]  # a request to S3 would fail
+    archive._bucket = None  # type: ignore[assignment]  # a request to S3 would fail
     again = copy([SYMBOL], PLENTY)
     assert (again.objects, again.problems) == (0, [])
     assert hot.store.archived_until(SYMBOL).seconds_ms == BLOCK_MS + 1000 * LENGTH_S

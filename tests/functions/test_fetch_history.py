@@ -178,7 +178,7 @@ def test_a_window_with_a_marker_is_not_fetched_again(server: RestServer, s3: Any
 
 
 def test_a_window_fetched_before_counts_its_refused_rows_no_more(server: RestServer, s3: Any) -> None:
-    """Or each repair of a gap in it would fail for a row that nobody can mend."""
+    """Or each repair of a gap in it would fail for a row that cannot be corrected."""
     inside(server)[9]["q"] = "0.0"
     first, again = (fetcher(server, s3)({"window": WINDOW}, PLENTY) for _ in range(2))
     assert [(each["refused_rows"], each["quarantined"]) for each in (first, again)] == [(1, 1), (1, 0)]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -534,8 +535,8 @@ def test_drift_is_signalled_once_while_it_lasts(
     wrong = [each | {"expected_move_bp": -each["expected_move_bp"]} for each in moved(planted.market(1200))]
     hot.write(wrong)
     for second in (1220, 1280, 1340):
-        clock_ms = (NOON + second) * 1000
-        ScorePredictions(settings, SCORES, redis_client, s3, score_database, lambda ms=clock_ms: ms)(PLENTY)
+        clock_ms = partial(float, (NOON + second) * 1000)
+        ScorePredictions(settings, SCORES, redis_client, s3, score_database, clock_ms)(PLENTY)
     [written] = s3.list_objects_v2(Bucket=BUCKET, Prefix="signals/")["Contents"]
     signal = read_signal(s3, BUCKET, written["Key"])
     assert (signal.rule, signal.symbol) == ("drifts", SYMBOL)

@@ -23,7 +23,7 @@ from tickcast.serving.signals import (
 )
 
 NOW_MS = 1_767_225_600_000
-WORTH = {"worth_trading": True, "edge_bp": 3.0, "expected_move_bp": 25.0}
+WORTH: dict[str, Any] = {"worth_trading": True, "edge_bp": 3.0, "expected_move_bp": 25.0}
 
 
 def rule(when: str, **keys: Any) -> SignalRule:

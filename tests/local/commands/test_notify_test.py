@@ -27,7 +27,7 @@ def test_a_deployment_without_signals_hears_how_to_get_some(aws: str, said: str)
     ("became", "said"),
     [
         ({"became": "sent", "attempts": 1}, "desk: sent"),
-        ({"became": "sent", "attempts": 3}, "desk: sent at the 3. attempt"),
+        ({"became": "sent", "attempts": 3}, "desk: sent at attempt 3"),
         ({"became": "failed", "why": "it answers 404"}, "[red]desk[/red]: not sent: it answers 404"),
     ],
 )

@@ -1,7 +1,7 @@
 """The API as tools for assistants, by the Model Context Protocol. Needs the extra `tickcast-client[mcp]`.
 
-All tools only read. Each has its answer in words (`words`) and, but for the receipt, in figures. What goes
-wrong is the error of the tool, with what to do about it.
+All tools only read. Each has its answer in words (`words`) and, but for the receipt, the main figures: all
+of them would fill an assistant's memory. What goes wrong is the error of the tool, with what to do about it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 import tickcast_client
 from tickcast_client._async_client import AsyncClient
 from tickcast_client.errors import TickcastError
-from tickcast_client.models import Accuracy, HealthReport, ListedPrediction, OutcomeSummary, Several
+from tickcast_client.models import Accuracy, Answer, HealthReport, ListedPrediction, OutcomeSummary, Skill
 from tickcast_client.words import in_words, moment, outcome_in_words
 
 INSTRUCTIONS = """\
@@ -30,6 +30,7 @@ is advice to trade. Moves are in basis points (bp, 1/10,000), times in milliseco
 HISTORY_MOST = 100
 
 T = TypeVar("T")
+B = TypeVar("B", bound=BaseModel)
 Symbol = Annotated[str, Field(description="a symbol that is served, like BTCUSDT")]
 Horizon = Annotated[
     Literal[1, 2, 5, 10] | None, Field(description="seconds ahead; without it the primary horizon")
@@ -42,10 +43,33 @@ class InWords(BaseModel):
     words: str
 
 
+class Now(BaseModel):
+    """A prediction for the moment of reading."""
+
+    id: str
+    as_of: int
+    target_time: int
+    predicted_price: float
+    expected_move_bp: float | None
+    p_up: float | None
+    p_down: float | None
+    p_flat: float | None
+    lower: float | None
+    upper: float | None
+    confidence: float
+    cost_bp: float | None
+    worth_trading: bool | None
+    abstains: bool
+    reason: str | None
+    model_id: str | None
+    provisional: bool | None
+
+
 class LatestAnswer(InWords):
     """The newest predictions, by symbol, and why there is none."""
 
-    answer: Several
+    predictions: dict[str, Now]
+    problems: dict[str, str]
 
 
 class Past(BaseModel):
@@ -69,10 +93,19 @@ class HistoryAnswer(InWords):
     predictions: list[Past]
 
 
-class AccuracyAnswer(InWords):
-    """How good the predictions were."""
+class Figures(BaseModel):
+    """Of the predictions of a span with a known outcome."""
 
-    answer: Accuracy
+    count: int
+    skill: Skill | None
+    direction: float | None
+    coverage: float | None
+
+
+class AccuracyAnswer(InWords):
+    """How good the predictions were: by span (hour, day, week) and horizon; None before the first scoring."""
+
+    figures: dict[str, dict[int, Figures]] | None
 
 
 class HealthAnswer(InWords):
@@ -95,7 +128,11 @@ class Tools:
         """The newest predictions for this moment: expected price and move, chances, interval, whether to
         act."""
         answer = await _asked(self._client.latest_of(*symbols, horizon=horizon))
-        return LatestAnswer(words=in_words(answer), answer=answer)
+        return LatestAnswer(
+            words=in_words(answer),
+            predictions={symbol: _picked(Now, each) for symbol, each in answer.predictions.items()},
+            problems={symbol: each.detail for symbol, each in answer.problems.items()},
+        )
 
     async def history(
         self,
@@ -118,9 +155,8 @@ class Tools:
             return found
 
         found = await _asked(newest())
-        return HistoryAnswer(
-            words=_history_in_words(symbol, found), predictions=[_past(each) for each in found]
-        )
+        past = [_picked(Past, each, time=moment(each.timestamp)) for each in found]
+        return HistoryAnswer(words=_history_in_words(symbol, found), predictions=past)
 
     async def receipt(
         self, id: Annotated[str, Field(description="of a prediction, like BTCUSDT-1767225600000")]
@@ -132,7 +168,7 @@ class Tools:
         """How good the predictions of the last hour, day and week were, with the uncertainty of each
         figure."""
         answer = await _asked(self._client.accuracy(symbol))
-        return AccuracyAnswer(words=in_words(answer), answer=answer)
+        return AccuracyAnswer(words=in_words(answer), figures=_main_figures(answer))
 
     async def health(self) -> HealthAnswer:
         """Whether all parts of the system are healthy, and whether the market is live or simulated."""
@@ -172,9 +208,20 @@ async def _asked(answer: Awaitable[T]) -> T:
         raise ToolError(str(error)) from None
 
 
-def _past(prediction: ListedPrediction) -> Past:
-    shared = prediction.model_dump(include=set(Past.model_fields) - {"time", "outcomes"})
-    return Past(**shared, time=moment(prediction.timestamp), outcomes=prediction.outcomes)
+def _picked(kind: type[B], answer: Answer, **more: Any) -> B:
+    """Those members of an answer that `kind` has, and more."""
+    members = {name: getattr(answer, name) for name in kind.model_fields if name not in more}
+    return kind(**members, **more)
+
+
+def _main_figures(answer: Accuracy) -> dict[str, dict[int, Figures]] | None:
+    if answer.summary is None:
+        return None
+    spans = {"hour": answer.summary.hour, "day": answer.summary.day, "week": answer.summary.week}
+    return {
+        name: {horizon_s: _picked(Figures, figures) for horizon_s, figures in span.horizons.items()}
+        for name, span in spans.items()
+    }
 
 
 def _history_in_words(symbol: str, found: list[ListedPrediction]) -> str:

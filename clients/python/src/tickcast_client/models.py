@@ -534,6 +534,8 @@ class Accuracy(Answer):
     first: int | None = None
     """of a span asked for: since when there are outcomes of it"""
     availability: float | None = None
+    note: str | None = None
+    """of a span asked for: how it was rounded, why it is empty, what it has not"""
 
 
 class HoursOfDay(Answer):
@@ -655,7 +657,7 @@ class Service(Answer):
 
 
 class HealthReport(Answer):
-    """Whether all parts of the system are well, each with its reason."""
+    """The health of all parts of the system, each with its reason."""
 
     status: Literal["ok", "degraded"]
     environment: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -124,8 +125,9 @@ def receipt_url(signal: Signal, sending: Sending) -> str | None:
 
 
 def _where(signal: Signal, sending: Sending) -> str:
-    receipt = f", receipt {signal.forecast.id}" if signal.forecast else ""
-    return f"tickcast {sending.environment}, rule {signal.rule}{receipt}: {sending.api_url}"
+    """Which rule, and where the dashboard opens the receipt (docs/dashboard.md)."""
+    receipt = f"#receipt={quote(signal.forecast.id)}" if signal.forecast else ""
+    return f"tickcast {sending.environment}, rule {signal.rule}: {sending.api_url}{receipt}"
 
 
 def _escaped(text: str) -> str:

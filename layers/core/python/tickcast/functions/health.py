@@ -78,8 +78,8 @@ class Health:
     symbols: SymbolSet
 
     def __call__(self) -> Response:
-        """200 while all parts are well, else 503. A background part that was never seen does not count, nor
-        do those of a symbol that was never seen just after the symbols were changed."""
+        """200 while all parts are healthy, else 503. A background part that was never seen does not count,
+        nor do those of a symbol that was never seen just after the symbols were changed."""
         may_be_unseen = set(BACKGROUND)
         try:
             services = {"redis": _store(self.store.fullness())}

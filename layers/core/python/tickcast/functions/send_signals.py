@@ -3,7 +3,7 @@
 It is invoked by events: of the bucket, for signals that `predict_stream` and `score_predictions` wrote; of
 CloudWatch, for alarms; and by `make notify-test`. A delivery that fails is repeated here within seconds, then
 by Lambda, which repeats a failed invocation twice within minutes and then puts the event into the dead-letter
-queue. What no repetition can mend, such as an address that is gone, goes there at once.
+queue. What no retry can fix, such as an address that is gone, goes there at once.
 
 A signal carries the same id in every attempt. One rule has one destination, so that a repetition reaches no
 receiver that has it already.
@@ -131,7 +131,7 @@ class SendSignals:
         receiver = self.secrets.read(destination)
         held_s = (self._held_until_ms.get(destination.name, 0.0) - self.clock_ms()) / 1000
         if held_s > 0:
-            raise DeliveryFailed(f"it asked to be left alone for {held_s:.0f} s", is_final=False)
+            raise DeliveryFailed(f"it asked to wait {held_s:.0f} s", is_final=False)
 
         def make_body() -> dict[str, Any] | None:
             now_ms = self.clock_ms()
