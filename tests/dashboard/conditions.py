@@ -175,13 +175,11 @@ CONDITIONS = {
         ),
         says=("all well", "worth trading|abstains", "on 26.4 h of rows"),
         hides=("provisional", "simulated market", "replayed"),
-        in_all_looks=True,
     ),
     "replay": Condition(
         Answers({"health": fed_by("replay")}),
         says=("replay",),
         hides=("simulated market",),
-        in_all_looks=True,
     ),
     "stale": Condition(
         Answers({"predictions/": both(latest_only(stale), fallback("stale_features"))}),
