@@ -152,9 +152,11 @@ class SignalRoutes(Construct):
         iam.Grant.add_to_principal(grantee=self._function, actions=["ssm:GetParameter"], resource_arns=[arn])
         role = self._function.role
         assert role is not None
+        pieces = Stack.of(self).resolve(arn)["Fn::Join"][1]
+        written = "".join(piece if isinstance(piece, str) else f"<{piece['Ref']}>" for piece in pieces)
         Validations.of(role).acknowledge(
             Acknowledgment(
-                id=f"AwsSolutions-IAM5[Resource::{Stack.of(self).resolve(arn)}]",
+                id=f"AwsSolutions-IAM5[Resource::{written}]",
                 reason="One action on the parameters of this environment's destinations.",
             )
         )

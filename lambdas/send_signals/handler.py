@@ -11,7 +11,7 @@ from tickcast.adapters.receiver_secrets import ReceiverSecrets
 from tickcast.adapters.settings import SendSignalsSettings
 from tickcast.adapters.telemetry import structured_logger
 from tickcast.adapters.variables import read
-from tickcast.adapters.webhooks import Courier, DeliveryFailed
+from tickcast.adapters.webhooks import Courier, DeliveryFailed, keep_out_of_logs
 from tickcast.functions.send_signals import SendSignals
 
 
@@ -19,6 +19,7 @@ def now_ms() -> float:
     return time.time() * 1000
 
 
+keep_out_of_logs()
 logger = structured_logger()
 settings = read(SendSignalsSettings)
 send_signals = SendSignals(

@@ -40,6 +40,8 @@ function latencySteps(timed) {
   ];
 }
 
+const durations = (_, ticks) => ticks.map(ms => (ticks.at(-1) < 10000 ? `${ms} ms` : `${ms / 1000} s`));
+
 // One slow moment does not flatten all others.
 function latencyRange(u) {
   const slowest = u.data.at(-1).filter(known);
@@ -61,7 +63,7 @@ function showLatency(entries) {
       },
       axes: [
         times,
-        axis({ size: 60, values: (_, ticks) => ticks.map(ticks.at(-1) < 10000 ? ms => `${ms} ms` : ms => `${ms / 1000} s`) }),
+        axis({ size: 60, values: durations }),
       ],
       series: [
         {},

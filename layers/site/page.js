@@ -104,7 +104,7 @@ function choose(symbol) {
   document.title = "tickcast";
   put("accuracy-problem", "");
   put("data-problem", "");
-  showScores();
+  if (state.horizon) showScores();
   showDays([]);
   showSelection();
 }

@@ -30,7 +30,10 @@ function showModels() {
 // The main figures of a card, and what the gate says of the model.
 function cardParts(card) {
   const parts = card.problem ? [element("p", card.problem, "small bad")] : [];
-  const words = [card.gate?.sentence, card.proof?.sentence].filter(Boolean);
+  const words = [
+    card.gate?.sentence && `The gate's decision on it as a challenger: ${card.gate.sentence}`,
+    card.proof?.sentence,
+  ].filter(Boolean);
   if (!words.length) words.push("The gate has not evaluated it: it is a first model, or was made active by hand.");
   parts.push(...words.map(text => element("p", text, "small")));
   if (card.data) {

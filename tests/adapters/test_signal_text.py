@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tickcast.adapters.signal_text import Sending, body, in_words, payload
 from tickcast.serving.signals import Signal, SignalledAlarm, SignalledDrift, SignalledForecast
@@ -53,8 +54,6 @@ def test_a_late_one_says_so() -> None:
 
 
 def test_what_casts_doubt_on_it_is_said() -> None:
-    from msgspec.structs import replace
-
     doubtful = replace(FORECAST, provisional=True, abstains=True, edge_bp=-4.0)
     text = in_words(signal("confidence", forecast=doubtful), SENDING)
     assert "provisional" in text
@@ -101,6 +100,14 @@ def test_the_json_has_what_a_program_acts_on() -> None:
     assert data["environment"] == "dev"
     assert data["links"]["receipt"] == f"https://api.example.com/v1/predictions/BTCUSDT/BTCUSDT-{NOW_MS}"
     assert payload(signal(), SENDING)["type"] == "signal.test"
+
+
+def test_links_are_ascii() -> None:
+    found = replace(signal(forecast=replace(FORECAST, id=f"币USDT-{NOW_MS}")), symbol="币USDT")
+    data = payload(found, SENDING)["data"]
+    at = f"%E5%B8%81USDT-{NOW_MS}"
+    assert data["links"]["receipt"] == f"https://api.example.com/v1/predictions/%E5%B8%81USDT/{at}"
+    assert data["text"].endswith(f"#receipt={at}")
 
 
 def test_slack_s_control_characters_are_escaped() -> None:

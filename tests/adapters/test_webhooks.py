@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import ssl
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -141,12 +142,37 @@ def test_a_wait_beyond_the_time_left_is_not_cut_short(receiver: Receiver) -> Non
     assert (failure.is_final, failure.wait_s, post.waited_s) == (False, 300.0, [])
 
 
+@pytest.mark.parametrize("header", ["999999999", "9" * 4000, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_no_receiver_silences_its_signals_for_years(receiver: Receiver, header: str) -> None:
+    receiver.answer(429, retry_after=header)
+    assert Post(receiver.url, remaining_s=60.0).failure().wait_s == webhooks.MOST_WAIT_S
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, '"soon"', "[]", "null"])
+def test_an_answer_without_a_usable_wait(receiver: Receiver, number: str) -> None:
+    receiver.answer(429, f'{{"parameters": {{"retry_after": {number}}}}}'.encode())
+    post = Post(receiver.url)
+    assert (post(), post.waited_s) == (2, [1.0])
+
+
 def test_telegram_says_it_in_its_answer(receiver: Receiver) -> None:
     receiver.answer(429, json.dumps({"ok": False, "parameters": {"retry_after": 4}}).encode())
     post = Post(receiver.url, template="telegram")
     assert post() == 2
     assert post.waited_s == [4.0]
     assert receiver.requests[0].path == "/hook/bot1:t0ken-of-a-bot/sendMessage"
+
+
+def test_an_answer_is_not_taken_for_the_next_one_s(tmp_path: Path) -> None:
+    """A receiver that keeps connections, and answers with more than is read of it."""
+    with receiving(_self_signed(tmp_path), keeps_connections=True) as receiver:
+        courier = Courier(urllib3.PoolManager(cert_reqs="CERT_NONE"), lambda: NOW_MS, lambda _: None)
+        to = webhooks.Receiver(url=receiver.url, key=KEY)
+        for n in range(4):
+            receiver.answer(200, b"x" * 12_000)
+            with warnings.catch_warnings(action="ignore"):
+                assert courier.deliver(to, "json", str(n), lambda: BODY, lambda: 60.0) == 1
+    assert [each.headers["webhook-id"] for each in receiver.requests] == ["0", "1", "2", "3"]
 
 
 def test_a_slow_receiver_is_not_waited_for(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,8 +102,9 @@ def stale(latest: dict[str, Any]) -> None:
     """The stream stalled a while ago: nothing is known of the market since then."""
     stalled_ms = latest["as_of"] - OLD_MS
     latest |= {"timestamp": stalled_ms, "age_ms": {"claim": OLD_MS, "tick": OLD_MS + 30}}
-    if "history" in latest:
-        latest["history"] = [each for each in latest["history"] if each["timestamp"] < stalled_ms]
+    if history := latest.get("history"):
+        known = [each for each in history if each["timestamp"] < stalled_ms]
+        latest |= {"history": known, "basis_price": (known or history[-1:])[0]["basis_price"]}
 
 
 def masked(latest: dict[str, Any]) -> None:
@@ -174,13 +175,11 @@ CONDITIONS = {
         ),
         says=("all well", "worth trading|abstains", "on 26.4 h of rows"),
         hides=("provisional", "simulated market", "replayed"),
-        in_all_looks=True,
     ),
     "replay": Condition(
         Answers({"health": fed_by("replay")}),
         says=("replay",),
         hides=("simulated market",),
-        in_all_looks=True,
     ),
     "stale": Condition(
         Answers({"predictions/": both(latest_only(stale), fallback("stale_features"))}),

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -70,9 +71,10 @@ else:
         return system.api
 
 
-@pytest.fixture
-def scored(api: Api) -> Api:
-    """The API once it has a prediction by the model, and figures of its accuracy."""
+@cache
+def becomes_scored(api: Api) -> bool:
+    """Wait for a prediction by the model, and figures of its accuracy; no test after the first waits for what
+    does not come."""
 
     def is_scored() -> bool:
         try:
@@ -82,7 +84,17 @@ def scored(api: Api) -> Api:
         hour = (accuracy["summary"] or {}).get("hour", {}).get("horizons", {})
         return latest["source"] == "model" and any(each["count"] > 30 for each in hour.values())
 
-    eventually(is_scored, SCORED_WITHIN_S)
+    try:
+        eventually(is_scored, SCORED_WITHIN_S)
+    except AssertionError:
+        return False
+    return True
+
+
+@pytest.fixture
+def scored(api: Api) -> Api:
+    """The API once it has something to show."""
+    assert becomes_scored(api), f"no prediction by the model, or no scores, within {SCORED_WITHIN_S} s"
     return api
 
 

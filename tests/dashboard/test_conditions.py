@@ -52,5 +52,5 @@ def test_a_condition_is_said_in_words(open_dashboard: Open, pictures: Path, name
     assert found == []
     assert tab.problems == []
     if PICTURE and name == "provisional":
-        tab.resize(LOOKS["light"])
+        tab.resize(Look(height=1330))  # down to the plots of skill
         tab.picture(ROOT / PICTURE, whole=False)

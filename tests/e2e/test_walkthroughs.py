@@ -95,7 +95,7 @@ def wait_until_it_has_run_for_minutes(system: System, aws: Session) -> None:
     api = Api(system.api_url, system.api_key)
 
     def explained() -> bool:
-        listed = api.get("predictions/BTCUSDT/history?limit=120").body["predictions"]
+        listed = api.body("predictions/BTCUSDT/history", limit=120)["predictions"]
         if not listed:
             return False
         quiet = Console(file=io.StringIO())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from tests.fixtures.receiver import KEY, Receiver, receiving
 from tests.fixtures.settings import configured
 from tickcast.adapters.receiver_secrets import ReceiverSecrets, parameter_name
 from tickcast.adapters.settings import SendSignalsSettings
-from tickcast.adapters.webhooks import Courier, DeliveryFailed
+from tickcast.adapters.webhooks import Courier, DeliveryFailed, keep_out_of_logs
 from tickcast.functions.send_signals import SendSignals
 from tickcast.serving.signals import Signal, SignalledForecast, object_key
 
@@ -202,6 +203,18 @@ def test_an_alarm(send: Sender, receiver: Receiver) -> None:
         "Threshold Crossed: 6 datapoints",
     ]
     assert request.headers["webhook-id"] == f"models-{ALARM['id']}"
+
+
+def test_no_secret_is_in_the_logs_whatever_their_level(
+    send: Sender, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for name in ("urllib3", "botocore"):  # restored after the test
+        caplog.set_level(logging.DEBUG, name)
+    keep_out_of_logs()
+    receiver.answer(401)
+    assert send({"rule": "models", "event": ALARM})[0].became == "failed"
+    assert "ABC-DEF" not in caplog.text
 
 
 def test_an_alarm_that_the_rule_does_not_name(send: Sender, receiver: Receiver) -> None:

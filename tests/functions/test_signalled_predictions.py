@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from tests.fixtures.hot_path import START_MS, Clock, hot_path, put_model, ticks_
 from tests.fixtures.kinesis_events import batch_event
 from tickcast.adapters.lake.signal_outbox import SignalOutbox, read_signal
 from tickcast.adapters.redis.hot_store import HotStore
+from tickcast.adapters.registry.polling import inline
 from tickcast.serving.signals import Signals
 
 
@@ -27,6 +29,7 @@ def test_predictions_that_match_a_rule_are_signalled_once_in_a_pause(
         ],
     }
     predict = hot_path(store, s3, clock, signals=msgspec.convert(rules, Signals))
+    predict._outbox = SignalOutbox(s3, BUCKET, clock, inline)
     predicted = []
     for at, piece in enumerate(ticks_in(30)):
         clock.ms = START_MS + at * 100 + 150.0
@@ -47,11 +50,39 @@ def test_a_lake_that_is_away_stops_no_prediction(store: HotStore, s3: Any, clock
     rule = {"name": "any", "when": "fallback", "lasting_s": 0, "to": "desk"}
     rules = msgspec.convert({"destinations": [{"name": "desk"}], "rules": [rule]}, Signals)
     predict = hot_path(store, s3, clock, signals=rules)
-    predict._outbox = SignalOutbox(Unavailable(), BUCKET, clock)
+    predict._outbox = SignalOutbox(Unavailable(), BUCKET, clock, inline)
     clock.ms = START_MS + 250.0
     result = predict(batch_event(0, *ticks_in(1)))
     assert result.predictions
     assert [each for each in result.problems if "signal any of BTCUSDT is not written" in each]
+
+
+def test_a_lake_that_does_not_answer_holds_up_no_prediction(store: HotStore, s3: Any, clock: Clock) -> None:
+    put_model(s3, "m1")
+    rule = {"name": "any", "when": "fallback", "lasting_s": 0, "pause_s": 1, "to": "desk"}
+    rules = msgspec.convert({"destinations": [{"name": "desk"}], "rules": [rule]}, Signals)
+    predict, silent = hot_path(store, s3, clock, signals=rules), Silent()
+    predict._outbox = SignalOutbox(silent, BUCKET, clock)
+    predicted = []
+    for at, piece in enumerate(ticks_in(5)):
+        clock.ms = START_MS + at * 100 + 150.0
+        predicted += predict(batch_event(at, piece)).predictions
+    assert len({each.timestamp // 1000 for each in predicted}) > 1  # several windows
+    assert silent.requests == 1
+    silent.answers.set()
+    assert predict._outbox._idle.wait(10)
+    assert silent.requests > 1  # what was found meanwhile
+
+
+class Silent:
+    """Answers once it may."""
+
+    def __init__(self) -> None:
+        self.answers, self.requests = threading.Event(), 0
+
+    def put_object(self, **request: Any) -> None:
+        self.requests += 1
+        assert self.answers.wait(60)
 
 
 class Unavailable:

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from cdk.config import ConfigError, parse
+from cdk.config import ConfigError, load, parse
+from operations.rehearsal import linter, security
+from operations.rehearsal.rehearse import by_rules, templates_of
 from operations.rehearsal.synthesis import Synthesised, synthesise
 from tests.fixtures.synthesis import CHANGED
 from tests.infra.test_permissions import as_list, in_the_lake, statements
@@ -111,3 +114,16 @@ def test_a_rule_names_alarms_that_there_are(tmp_path: Path) -> None:
     signals = {"destinations": [{"name": "desk"}], "rules": [rule]}
     with pytest.raises(ConfigError, match="rule raised: there is no alarm NoPrediction; there are .*NoModel"):
         synthesise("dev", tmp_path, parse(CHANGED | {"signals": signals}))
+
+
+def test_an_account_would_take_it(tmp_path: Path) -> None:
+    """Dev with signals of every kind: a fresh account's quotas, the linter, cdk-nag, our rules."""
+    values = msgspec.to_builtins(load("dev")) | {"signals": CHANGED["signals"]}
+    with_signals = synthesise("dev", tmp_path, parse(values))
+    templates = templates_of(with_signals)
+    found = [
+        *linter.findings(templates),
+        *security.findings(with_signals),
+        *by_rules("dev", templates),
+    ]
+    assert found == []

@@ -133,6 +133,13 @@ def test_ingest_can_start_with_the_variables_of_its_template(on_aws: Synthesised
     read(IngestSettings, {name: _known(name, value) for name, value in variables.items()})
 
 
+# Days are kept for as long as a training reads: each limit of the two is tried without the other.
+UNLIMITED: dict[str, Any] = {
+    "tables": {"history": {"train_days": None}},
+    "history": {"tables": {"keep_days": None}},
+}
+
+
 @pytest.mark.parametrize("end", ["ge", "le"])
 def test_processes_accept_the_limits_of_the_configuration(end: str) -> None:
     """Each number that the configuration bounds, at its lower or at its upper end."""
@@ -146,6 +153,7 @@ def test_processes_accept_the_limits_of_the_configuration(end: str) -> None:
                 if group == "drift":  # the low mark must not be above the high one
                     values = {"stability_high": 100} | values
                 config = {"aws": {"ingest": values}} if group == "ingest" else {group: values}
+                config |= UNLIMITED.get(group, {})
                 environment = variables(parse({"name": "dev", **config}), bucket="b", stream="s")
                 for handler in HANDLERS:
                     read(settings_of(handler), VARIABLES | environment)

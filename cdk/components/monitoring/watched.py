@@ -18,6 +18,7 @@ from cdk.components.function import Function
 from cdk.components.hot_store import Cache
 from cdk.components.ingest import Ingest
 from cdk.components.monitoring.metrics import MINUTE, aws, highest, lowest, total
+from cdk.components.signals import SignalRoutes
 from cdk.components.stream_consumer import StreamConsumer
 from cdk.config import AwsConfig
 
@@ -40,8 +41,13 @@ class Watched:
 
     @property
     def rules(self) -> list[events.Rule]:
-        """The rules of the stack, those added later as well."""
-        return [each for each in Stack.of(self.ingest).node.find_all() if isinstance(each, events.Rule)]
+        """The rules of the stack, but those of signals: what these cannot start is in a queue, with an alarm
+        of its own."""
+        return [
+            each
+            for each in Stack.of(self.ingest).node.find_all()
+            if isinstance(each, events.Rule) and not isinstance(each.node.scope, SignalRoutes)
+        ]
 
     def of_database(
         self, name: str, statistic: str, *, period: Duration = MINUTE, label: str = ""

@@ -92,8 +92,8 @@ def branches_of(definition: Mapping[str, Any]) -> int:
 
 def running_at_once(templates: Templates) -> int:
     """How many invocations run at the same time, without those of the API: one for each shard, parallel batch
-    and consumer of a stream, and for each rule one of its function, or as many as its state machine has
-    branches."""
+    and consumer of a stream, one for each function that rules invoke, and for each rule of a state machine
+    as many as that has branches."""
     shards = {
         f"{stream.stack}/{stream.logical_id}": int(stream.properties.get("ShardCount", 1))
         for stream in templates.resources("AWS::Kinesis::Stream")
@@ -103,15 +103,15 @@ def running_at_once(templates: Templates) -> int:
         stream = _stream_of(source, templates)
         of_stream = shards.get(f"{stream.stack}/{stream.logical_id}", 1) if stream else 1
         batches += of_stream * int(source.properties.get("ParallelizationFactor", 1))
-    started = 0
+    started, functions = 0, set[tuple[str, str]]()
     for rule_ in templates.resources("AWS::Events::Rule"):
         for target in rule_.written["Properties"].get("Targets", ()):
             found = templates.named_by(target["Arn"], rule_.stack)
             if found and found.kind == "AWS::Lambda::Function":
-                started += 1
+                functions.add((found.stack, found.logical_id))
             elif found and isinstance(written := found.properties.get("DefinitionString"), str):
                 started += branches_of(json.loads(written))
-    return batches + started
+    return batches + started + len(functions)
 
 
 def _stream_of(source: Resource, templates: Templates) -> Resource | None:

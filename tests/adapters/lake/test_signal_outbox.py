@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -56,6 +57,23 @@ def test_a_lake_that_is_away_is_left_alone_for_a_while(s3: Any) -> None:
     counting.error, clock.ms = None, clock.ms + 5000
     assert outbox.put(RULE, signal()) is None
     assert read_signal(s3, BUCKET, object_key(signal())) == signal()
+
+
+def test_what_no_thread_could_be_started_for_is_written_with_the_next(s3: Any) -> None:
+    starts: list[bool] = []
+
+    def start(write: Callable[[], None]) -> None:
+        starts.append(True)
+        if len(starts) == 1:
+            raise RuntimeError("can't start new thread")
+        write()
+
+    outbox = SignalOutbox(s3, BUCKET, Clock(), start)
+    [problem] = outbox.hand_over([(RULE, signal())])
+    assert problem == "signals are not written: RuntimeError: can't start new thread"
+    assert outbox.hand_over([]) == outbox.hand_over([(RULE, signal())]) == []
+    assert read_signal(s3, BUCKET, object_key(signal())) == signal()
+    assert len(starts) == 2  # what is written is not handed over again
 
 
 def test_what_is_remembered_is_bounded(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

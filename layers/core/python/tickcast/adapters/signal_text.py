@@ -121,7 +121,7 @@ def body(template: Template, signal: Signal, sending: Sending, chat: str = "") -
 def receipt_url(signal: Signal, sending: Sending) -> str | None:
     if not signal.forecast:
         return None
-    return f"{sending.api_url}predictions/{signal.symbol}/{signal.forecast.id}"
+    return f"{sending.api_url}predictions/{quote(signal.symbol or '')}/{quote(signal.forecast.id)}"
 
 
 def _where(signal: Signal, sending: Sending) -> str:

@@ -13,6 +13,7 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
+import logging
 import random
 import ssl
 from collections.abc import Callable, Iterator
@@ -40,6 +41,9 @@ _FIRST_WAIT_S = 1.0
 # Statuses that ask for another try: a timeout of the receiver's, too early, too many requests.
 _AGAIN = (408, 425, 429)
 _ANSWER_BYTES = 4096
+MOST_WAIT_S = (
+    900.0  # whatever a receiver asks for: Lambda gives an event up after that (cdk/components/signals.py)
+)
 
 
 class ReceiverError(ValueError):
@@ -145,6 +149,12 @@ def signature(key: bytes, id_: str, timestamp_s: int, body: bytes) -> str:
     return f"v1,{base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()}"
 
 
+def keep_out_of_logs() -> None:
+    """At DEBUG urllib3 logs the path of each request, and botocore the parameters that it reads: secrets."""
+    for name in ("urllib3", "botocore"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
 @dataclass(frozen=True)
 class Courier:
     """Delivers to receivers, with retries in between as long as there is time.
@@ -211,7 +221,9 @@ class Courier:
         except urllib3.exceptions.HTTPError:
             answer = b""
         finally:
-            response.release_conn() if response.status < 300 else response.close()
+            # Not kept: what is left of an answer would be taken for the next one's, and a connection ends
+            # while Lambda freezes the process.
+            response.close()
         if not 200 <= response.status < 300:
             raise self._refused(response.status, response.headers.get("retry-after"), answer)
 
@@ -228,18 +240,19 @@ class Courier:
     def _asked_to_wait_s(self, retry_after: str | None, answer: bytes) -> float:
         """By the header, in seconds or as a date; Telegram says so in its answer."""
         text = (retry_after or "").strip()
-        if text.isdecimal() and len(text) <= 9:
-            return float(text)
         try:
-            if text:
+            if text.isdecimal():
+                wait_s = float(text)
+            elif text:
                 at = parsedate_to_datetime(text)
                 at = at if at.tzinfo else at.replace(tzinfo=UTC)
                 now = datetime.fromtimestamp(self.clock_ms() / 1000, UTC)
-                return max((at - now).total_seconds(), 0.0)
-            found = json_text.read(answer)["parameters"]["retry_after"]
-            return min(max(float(found), 0.0), 1e9)
-        except (ValueError, TypeError, KeyError, IndexError):
+                wait_s = (at - now).total_seconds()
+            else:
+                wait_s = float(json_text.read(answer)["parameters"]["retry_after"])
+        except (ValueError, TypeError, KeyError, IndexError, OverflowError):
             return 0.0
+        return min(max(wait_s, 0.0), MOST_WAIT_S)
 
 
 def _unreached(error: urllib3.exceptions.HTTPError, receiver: Receiver) -> DeliveryFailed:

@@ -68,7 +68,7 @@ from tickcast.serving.records import (
     Prediction,
     StreamHeartbeat,
 )
-from tickcast.serving.signals import OF_PREDICTIONS, SignalMatcher
+from tickcast.serving.signals import OF_PREDICTIONS, Signal, SignalMatcher, SignalRule
 from tickcast.serving.state import SymbolState, encode_state
 from tickcast.units import SECOND_US
 
@@ -241,15 +241,17 @@ class PredictStream:
                 break  # each attempt may take seconds
 
     def _signal(self, result: Result) -> None:
-        """Write the signals that the predictions match, for `send_signals`. The records are applied: whatever
-        is wrong with a rule, the event is not repeated."""
-        for prediction in result.predictions if self._matcher.rules else ():
+        """Have the signals written that the predictions match, for `send_signals`. The records are applied:
+        whatever is wrong with a rule, the event is not repeated."""
+        if not self._matcher.rules:
+            return
+        found: list[tuple[SignalRule, Signal]] = []
+        for prediction in result.predictions:
             try:
-                found = list(self._matcher.matches(prediction))
-                problems = [self._outbox.put(rule, signal) for rule, signal in found]
+                found += self._matcher.matches(prediction)
             except Exception as error:
-                problems = [f"signals of {prediction.id}: {describe(error)}"]
-            result.problems += filter(None, problems)
+                result.problems.append(f"signals of {prediction.id}: {describe(error)}")
+        result.problems += self._outbox.hand_over(found)
 
     # ------------------------------------------------------------------------------------------ symbols
 
