@@ -85,6 +85,7 @@ def all_proven(models: dict[str, Any]) -> None:
     for card in models["models"]:
         card["provisional"] = False
         card["gate"] = (card.get("gate") or {}) | {"passed": True, "promoted": True, "sentence": PROVEN}
+        card["proof"] = None  # of an evaluation on simulated rows, which says so
 
 
 def fallback(reason: str, **members: Any) -> Change:
@@ -177,7 +178,7 @@ CONDITIONS = {
         hides=("provisional", "simulated market", "replayed"),
     ),
     "replay": Condition(
-        Answers({"health": fed_by("replay")}),
+        Answers({"health": fed_by("replay"), "models": changed(all_proven)}),
         says=("replay",),
         hides=("simulated market",),
     ),
