@@ -90,5 +90,5 @@ def test_the_features_at_a_bars_end_are_those_of_the_closed_bar() -> None:
 
 def test_only_the_newest_row_may_be_partial() -> None:
     view = viewed(3, START_US + 30 * SECOND_US + 57_000)
-    with pytest.raises(ValueError, match="whose last is partial"):
+    with pytest.raises(ValueError, match="the last bar is partial"):
         feature_rows(view.bars, view.seconds, 2)
