@@ -9,8 +9,11 @@ import signal
 import sys
 from types import FrameType
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from cdk.config import ConfigError
 from local.commands import (
+    aws_access,
     backfill,
     drills,
     evaluate,
@@ -95,6 +98,9 @@ def execute(command: Command, given: argparse.Namespace) -> ExitStatus:
         return ExitStatus.USAGE
     except FAILURES as error:
         print(f"tickcast: {error}", file=sys.stderr)
+        return ExitStatus.FAILED
+    except (BotoCoreError, ClientError) as error:  # such as a system that stops while it is watched
+        print(f"tickcast: {aws_access.why(error)}", file=sys.stderr)
         return ExitStatus.FAILED
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from botocore import exceptions
 from botocore.exceptions import ClientError
@@ -42,6 +43,8 @@ def why(error: Exception) -> str:
         return f"{describe(error)}: these credentials lack that right; use ones that may do it"
     if isinstance(error, _UNREACHED):
         set_here = endpoints(os.environ)
+        if not set_here and urlsplit(str(error.kwargs.get("endpoint_url", ""))).hostname == "127.0.0.1":
+            return f"{describe(error)}: the system there has stopped; start it again: make run"
         advice = f"unset {' and '.join(set_here)} for AWS itself" if set_here else "is this machine online?"
         return f"AWS is not reached: {describe(error)}: {advice}"
     return describe(error)

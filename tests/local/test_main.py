@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
+import boto3
 import pytest
+from botocore.config import Config
 
-from local.__main__ import main
+from local.__main__ import execute, main
+from local.commands.command import Command, ExitStatus
 from local.system import state_folder
 
 
@@ -42,3 +46,21 @@ def test_exit_status_and_message(
 ) -> None:
     assert main(arguments.split()) == status
     assert f"tickcast: {message}" in capsys.readouterr().err
+
+
+def test_a_system_that_stops_while_it_is_watched(capsys: pytest.CaptureFixture[str]) -> None:
+    def watch(given: Namespace) -> ExitStatus:
+        boto3.client(
+            "stepfunctions",
+            endpoint_url="http://127.0.0.1:9",
+            region_name="ap-northeast-1",
+            aws_access_key_id="none",
+            aws_secret_access_key="none",
+            config=Config(retries={"total_max_attempts": 1}),
+        ).list_state_machines()
+        return ExitStatus.OK
+
+    assert execute(Command("retrain", "", lambda parser: None, watch), Namespace()) is ExitStatus.FAILED
+    said = capsys.readouterr().err
+    assert "http://127.0.0.1:9" in said
+    assert "the system there has stopped" in said

@@ -20,6 +20,7 @@ from local.commands.deployment import DeploymentNotFound
 from local.system import cloud
 
 AT = "http://127.0.0.1:1"
+STS = "https://sts.ap-northeast-1.amazonaws.com/"
 
 
 def of_code(code: str) -> ClientError:
@@ -36,10 +37,10 @@ WHY: list[tuple[Exception, str, str]] = [
     ),
     (of_code("AccessDenied"), "ClientError", "these credentials lack that right"),
     *(
-        (error(endpoint_url=AT), "AWS is not reached: ", "is this machine online?")
+        (error(endpoint_url=STS), "AWS is not reached: ", "is this machine online?")
         for error in (EndpointConnectionError, ConnectTimeoutError)
     ),
-    (ReadTimeoutError(endpoint_url=AT), "AWS is not reached: ", "is this machine online?"),
+    (ReadTimeoutError(endpoint_url=STS), "AWS is not reached: ", "is this machine online?"),
     (of_code("ThrottlingException"), "ClientError", "it says"),
 ]
 
@@ -66,7 +67,7 @@ def test_where_requests_go_is_said_if_not_to_aws(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("error", "message", "not_said"),
     [
-        (EndpointConnectionError(endpoint_url=AT), "AWS is not reached", "not found|credentials"),
+        (EndpointConnectionError(endpoint_url=STS), "AWS is not reached", "not found|credentials"),
         (NoCredentialsError(), "credentials of an AWS account", "not found in"),
         (of_code("ExpiredToken"), "does not accept these credentials", "not found"),
         (of_code("ValidationError"), "not found in ap-northeast-1 .*make deploy ENV=prod", "not reached"),
