@@ -1,5 +1,9 @@
 // How good forecasts were: by horizon, over time, by age, by confidence, and what acting on them would have earned.
 
+// Steps of an axis that two digits can say, or three below a hundredth.
+const INCRS_OF_SKILL = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100];
+const digitsOf = ticks => (ticks[1] - ticks[0] < 0.0099 ? 3 : 2);
+
 function showScores() {
   const span = state.accuracy?.summary?.[state.span];
   const ours = span?.horizons[state.horizon];
@@ -77,7 +81,7 @@ function skillPlot(id, label, rows, range, say, whole) {
       scales: { x: { time: false, range: () => range }, y: { range: heights } },
       axes: [
         { ...times, space: 60, values: (_, ticks) => ticks.map(say), incrs: id === "series" ? INCRS_S : undefined },
-        axis({ size: 54, values: (_, ticks) => ticks.map(tick => number(tick, ticks[1] - ticks[0] < 0.01 ? 3 : 2)) }),
+        axis({ size: 54, incrs: INCRS_OF_SKILL, values: (_, ticks) => ticks.map(tick => number(tick, digitsOf(ticks))) }),
       ],
       series: [{}, { ...line("--accent"), points: { show: true, size: 6, fill: () => color("--accent") } }, edge, edge],
       bands: [{ series: [3, 2], fill: () => color("--fan") }],
