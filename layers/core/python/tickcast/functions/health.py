@@ -155,7 +155,8 @@ class Health:
         newest_first = missed[: -GAPS_SHOWN - 1 : -1]
         gaps = {"gaps": to_builtins(newest_first)} if ledger else {}
         beat = read(StreamHeartbeat, values[keys.heartbeat("predict_stream", symbol)])
-        if beat is None:
+        # A record without a tick, such as the first of a market that was just added, predicts nothing.
+        if beat is None or values[keys.latest_prediction(symbol)] is None:
             return {"ok": None, "why": NOT_SEEN, **gaps}
         age_s = _seconds(now.exchange_ms - beat.watermark_ms)
         why = None
