@@ -112,7 +112,7 @@ def test_a_wrong_key_is_refused_by_name(settings: dict[str, str]) -> None:
 async def assistant(settings: dict[str, str]) -> None:
     """A session as an assistant has it, with the command of the README's configuration."""
     [server] = MCP_CONFIGURATION["mcpServers"].values()
-    assert server["command"] == "tickcast-mcp" and server["env"].keys() == settings.keys()
+    assert server["command"].endswith("/.venv/bin/tickcast-mcp") and server["env"].keys() == settings.keys()
     program = "from tickcast_client.mcp_command import main; main()"  # what the command is
     source = str(ROOT / "clients" / "python" / "src")
     command = StdioServerParameters(
