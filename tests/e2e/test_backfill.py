@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -157,8 +158,13 @@ def test_lost_trades_are_repaired(system: System, there: Deployment, inject: Any
     def missing() -> int:
         return int(system.api.services()[f"predict_stream:{SYMBOL}"]["missing_trades"])
 
-    inject(kind="stall", stream="trade", symbol=SYMBOL, seconds=3)
-    lost = eventually(missing)
+    def lose() -> int:
+        """Again where it lost nothing: the market may have had no trade in these seconds."""
+        inject(kind="stall", stream="trade", symbol=SYMBOL, seconds=3)
+        time.sleep(6)  # until it is over, and the bars after it are closed
+        return missing()
+
+    lost = eventually(lose, 90)
     request = {"symbols": [SYMBOL], "repair": True}
     plan = eventually(
         lambda: execution.plan(there, request) if execution.plan(there, request)["totals"]["gaps"] else None,
