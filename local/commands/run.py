@@ -26,6 +26,8 @@ from tickcast.adapters.redis.symbol_set import SymbolSet
 
 _REFRESH_S = 1.0
 _LINE_EVERY_S = 5.0
+_WIDE = 150  # columns of a terminal that have room for the whole table
+_DETAILS = ("80 % interval", "model", "latency")  # left out of a narrower one
 _SETTLE_S = 0.5  # a process that dies closes its sockets before its exit status is known
 
 
@@ -146,7 +148,7 @@ def show(system: System, progress: Progress) -> None:
             _wait(system, _LINE_EVERY_S)
     with Live(console=progress.console, auto_refresh=False, transient=True) as live:
         while True:
-            live.update(table(system, reader.read()), refresh=True)
+            live.update(table(system, reader.read(), progress.console.width), refresh=True)
             _wait(system, _REFRESH_S)
 
 
@@ -160,29 +162,38 @@ def line(status: Status) -> str:
     return " · ".join(parts)
 
 
-def table(system: System, status: Status) -> Group:
-    """The status as a table with a heading and a footer."""
+def table(system: System, status: Status, width: int) -> Group:
+    """The status as a table of up to `width` columns with a heading and a footer."""
     heading = Text.assemble(
         ("tickcast ", "bold"),
         (system.options.label, "bold yellow" if system.options.feed == "sim" else "bold green"),
         f"   ingest {status.ingest}, {status.ticks_per_s:.0f} ticks/s",
     )
-    rows = Table()
+    return Group(heading, predictions(status.rows, width), Text("Ctrl-C stops the system", style="dim"))
+
+
+def predictions(rows: list[Row], width: int) -> Table:
+    """A line for each symbol; without the details where the terminal has no room for them."""
+    is_wide = width >= _WIDE
+    shown = Table()
     for title in ("symbol", "price", "prediction", "80 % interval", "model", "live skill", "age", "latency"):
-        rows.add_column(title, justify="right" if title in ("price", "age", "latency") else "left")
-    for row in status.rows:
+        if is_wide or title not in _DETAILS:
+            is_short = title in ("price", "age", "latency")
+            shown.add_column(
+                title, justify="right" if is_short else "left", no_wrap=is_short or title == "symbol"
+            )
+    for row in rows:
         p = row.prediction
         if not p:
-            rows.add_row(row.symbol, "", row.text)
+            shown.add_row(row.symbol, "", row.text)
             continue
-        interval = f"{p['lower']:,.2f} – {p['upper']:,.2f}" if p.get("lower") is not None else ""
-        model = f"{p['model_id'] or 'none'}{' (provisional)' if p.get('provisional') else ''}"
-        age = f"{row.age_s:.1f} s"
-        latency = f"{p['latency_ms']} ms"
-        rows.add_row(
-            row.symbol, f"{p['basis_price']:,.2f}", row.text, interval, model, row.live_skill, age, latency
-        )
-    return Group(heading, rows, Text("Ctrl-C stops the system", style="dim"))
+        cells = [row.symbol, f"{p['basis_price']:,.2f}", row.text]
+        if is_wide:
+            cells.append(f"{p['lower']:,.2f} – {p['upper']:,.2f}" if p.get("lower") is not None else "")
+            cells.append(f"{p['model_id'] or 'none'}{' (provisional)' if p.get('provisional') else ''}")
+        cells += [row.live_skill, f"{row.age_s:.1f} s"]
+        shown.add_row(*cells, *([f"{p['latency_ms']} ms"] if is_wide else []))
+    return shown
 
 
 def how_to_call(url: str, key: str, symbol: str, *, is_terminal: bool) -> str:

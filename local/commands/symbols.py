@@ -195,8 +195,9 @@ def advice(there: Deployment, change: Change, aws: str) -> list[str]:
     for symbol, seconds in change.added.items():
         if seconds is not None:
             lines.append(
-                f"{symbol} is fed and predicted after {seconds:g} s. History follows by schedule, or now by "
-                f"`make backfill SYMBOL={symbol} DAYS=7{where}`; the next training includes it."
+                f"{symbol} is fed and answered after {seconds:g} s, by fallbacks until its bars are warm "
+                f"(some 15 s). History follows by schedule, or now by `make backfill SYMBOL={symbol} "
+                f"DAYS=7{where}`; the next training includes it."
             )
     if change.missing:
         doctor = f"`make doctor ENV={aws}`" if aws else "`make gaps` and the log of ingest"

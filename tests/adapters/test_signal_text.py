@@ -37,7 +37,7 @@ def signal(when: Any = "worth_trading", **parts: Any) -> Signal:
 def test_a_forecast_says_what_how_sure_at_what_cost_and_for_when() -> None:
     assert in_words(signal(forecast=FORECAST), SENDING).splitlines() == [
         "BTCUSDT: +25.00 bp expected in 2 s, to 60,150.00, 80 % between 60,100.00 and 60,200.00.",
-        "Direction right with 81%, if the price moves.",
+        "The direction is right with a probability of 81 %, if the price moves.",
         "A round trip costs 22.00 bp: 3.00 bp are left.",
         "For 00:00:02 UTC.",
         f"tickcast dev, rule r: https://api.example.com/v1/#receipt=BTCUSDT-{NOW_MS}",

@@ -37,6 +37,7 @@ async def test_every_tool_is_described_and_reads_only() -> None:
     for tool in tools:
         assert tool.description and tool.output_schema and tool.annotations
         assert tool.annotations.read_only_hint
+        assert tool.input_schema["additionalProperties"] is False
         assert all("description" in each for each in tool.input_schema["properties"].values())
 
 
@@ -97,8 +98,24 @@ async def test_what_is_wrong_reaches_the_assistant() -> None:
     assert failed and "it should be a prediction's, like BTCUSDT-1767225600000" in text
     failed, text, _ = await call(ScriptedApi([httpx.ConnectError("refused")]), "health")
     assert failed and "https://api.example/v1/ does not answer" in text and KEY not in text
-    failed, text, _ = await call(ScriptedApi([]), "latest", horizon=3)
-    assert failed and "horizon" in text
+
+
+@run_async
+@pytest.mark.parametrize(
+    ("tool", "arguments", "said"),
+    [
+        ("latest", {"horizon": 3}, "latest: horizon is to be 1, 2, 5 or 10"),
+        ("latest", {"symbol": "DOGEUSDT"}, "latest: symbol is not an argument; there are: symbols, horizon"),
+        ("history", {"symbol": "BTCUSDT", "count": 0}, "history: count is to be greater than or equal to 1"),
+        ("history", {}, "history: symbol is missing"),
+        ("health", {"symbol": "BTCUSDT"}, "health: symbol is not an argument; there is none"),
+    ],
+)
+async def test_wrong_arguments_are_refused(tool: str, arguments: dict[str, Any], said: str) -> None:
+    api = ScriptedApi([])
+    failed, text, _ = await call(api, tool, **arguments)
+    assert failed and text == said
+    assert not api.queries
 
 
 def test_the_command_says_what_it_needs(

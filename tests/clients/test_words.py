@@ -14,7 +14,7 @@ from tickcast.serving import outcomes
 from tickcast.serving.prediction import REASONS as SERVED_REASONS
 from tickcast_client import in_words
 from tickcast_client.models import Accuracy, HealthReport, Latest, ListedPrediction, Models, Receipt, Several
-from tickcast_client.words import REASONS, UNRESOLVED
+from tickcast_client.words import REASONS, UNRESOLVED, price
 
 
 def latest(**changed: Any) -> str:
@@ -24,6 +24,21 @@ def latest(**changed: Any) -> str:
 def test_every_reason_has_words() -> None:
     assert REASONS.keys() == set(SERVED_REASONS)
     assert UNRESOLVED.keys() == {outcomes.GAP, outcomes.NO_MID, outcomes.STALE}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (61384.6158124, "61,384.62"),
+        (60000.0, "60,000.00"),
+        (142.12345, "142.123"),
+        (9.5, "9.50"),
+        (0.000012345678, "0.0000123457"),
+        (0.0, "0.00"),
+    ],
+)
+def test_a_price_has_as_many_digits_as_tell_it_apart(value: float, text: str) -> None:
+    assert price(value) == text
 
 
 def test_a_prediction_says_what_to_do() -> None:
@@ -42,7 +57,7 @@ def test_a_prediction_says_what_to_do() -> None:
     unknown = dict.fromkeys(["expected_move_bp", "p_up", "p_down", "p_flat", "lower", "upper"])
     assert latest(**unknown, source="fallback", reason="stale_features") == (
         "BTCUSDT: no forecast, because the market's data is more than 5 s old. The last known price is "
-        "60,000. Do "
+        "60,000.00. Do "
         "nothing."
     )
     assert "a fallback, because no quotes arrive: do nothing" in latest(source="fallback", reason="no_quotes")

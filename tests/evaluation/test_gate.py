@@ -81,7 +81,7 @@ def test_a_better_challenger_is_promoted_and_provisional_before_several_days() -
     assert decision.figures[ALL]["champion"].ci[0] > 0
     assert decision.seconds == DAY
     assert "Challenger beats the champion by" in sentence(decision)
-    assert "provisional: 72 h are needed" in sentence(decision)
+    assert "provisional: 72 h of a real market are needed to prove it" in sentence(decision)
     days = decide(long(3 * DAY, champion=0.4, line=0.5), 0)
     assert (days.promoted, days.provisional, days.unproven) == (True, False, ())
 
@@ -95,7 +95,7 @@ def test_a_worse_challenger_is_refused(seconds: int) -> None:
     )
     assert not decision.promoted
     assert "not_above_champion" in codes(decision)
-    assert "Champion kept: it does not beat the champion on" in sentence(decision)
+    assert "Champion kept: the challenger does not beat the champion on" in sentence(decision)
 
 
 @pytest.mark.parametrize("seconds", [300, 7200])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from local.commands.run import Row, Status, how_to_call, line
+import pytest
+from rich.console import Console
+
+from local.commands.run import Row, Status, how_to_call, line, predictions
 
 PREDICTION: dict[str, Any] = {
     "source": "model",
@@ -33,6 +36,29 @@ def test_a_fallback_says_why() -> None:
 
 def test_before_the_first_bar_the_status_is_waiting() -> None:
     assert text_of({}).endswith("BTCUSDT waiting for the first bars")
+
+
+@pytest.mark.parametrize("width", [80, 100, 149, 150, 200])
+def test_nothing_is_cut_off_on_a_narrow_terminal(width: int) -> None:
+    served = PREDICTION | {
+        "lower": 59990.0,
+        "upper": 60016.0,
+        "model_id": "20260101T000000Z-0123abcd",
+        "provisional": True,
+        "latency_ms": 12,
+    }
+    skill = {"value": 0.1234, "low": 0.05, "high": 0.2}
+    rows = [
+        Row("BTCUSDT", served, 0.4, {"hour": {"horizons": {"2": {"skill": skill}}}}),
+        Row("ETHUSDT", {}, 0.0, {}),
+    ]
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(predictions(rows, width))
+    shown = capture.get()
+    assert "…" not in shown
+    assert "60,000.00" in shown and "+0.50" in shown and "0.4 s" in shown
+    assert ("12 ms" in shown) == (width >= 150)
 
 
 def test_live_skill_is_that_of_the_horizon_shown() -> None:

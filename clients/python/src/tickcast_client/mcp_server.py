@@ -6,14 +6,15 @@ of them would fill an assistant's memory. What goes wrong is the error of the to
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal, TypeVar
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
 from mcp_types import ToolAnnotations
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import tickcast_client
 from tickcast_client._async_client import AsyncClient
@@ -176,6 +177,41 @@ class Tools:
         return HealthAnswer(words=in_words(answer), answer=answer)
 
 
+class StrictTool(Tool):
+    """A tool that refuses what is not an argument of it, and says what is wrong with the arguments."""
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> StrictTool:
+        """`function`, which only reads, as a tool."""
+        tool = cls.from_function(
+            function, annotations=ToolAnnotations(read_only_hint=True, open_world_hint=True)
+        )
+        assert isinstance(tool, cls)
+        known = tool.fn_metadata.arg_model
+        strict = {"model_config": ConfigDict(extra="forbid")}
+        tool.fn_metadata.arg_model = type(known.__name__, (known,), strict)
+        tool.parameters = tool.fn_metadata.arg_model.model_json_schema(by_alias=True)
+        return tool
+
+    async def run(self, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> Any:
+        try:
+            self.fn_metadata.validate_arguments(arguments)
+        except ValidationError as error:
+            raise ToolError(f"{self.name}: {'; '.join(self._objections(error))}") from None
+        return await super().run(arguments, context, convert_result=convert_result)
+
+    def _objections(self, error: ValidationError) -> Iterator[str]:
+        for each in error.errors(include_url=False):
+            name = ".".join(str(part) for part in each["loc"])
+            if each["type"] == "extra_forbidden":
+                known = ", ".join(self.fn_metadata.arg_model.model_fields)
+                yield f"{name} is not an argument; there {f'are: {known}' if known else 'is none'}"
+            elif each["type"] == "missing":
+                yield f"{name} is missing"
+            else:
+                yield f"{name} {each['msg'].replace('Input should be', 'is to be', 1)}"
+
+
 def server(client: AsyncClient | None = None) -> MCPServer[Any]:
     """The server, over the API that the environment names if no `client` is given. Raises ValueError naming
     what is wrong with that."""
@@ -186,18 +222,18 @@ def server(client: AsyncClient | None = None) -> MCPServer[Any]:
         async with client:
             yield
 
-    serving: MCPServer[Any] = MCPServer(
+    tools = Tools(client)
+    return MCPServer(
         "tickcast",
         instructions=INSTRUCTIONS,
         version=tickcast_client.__version__,
+        tools=[
+            StrictTool.of(each)
+            for each in (tools.latest, tools.history, tools.receipt, tools.accuracy, tools.health)
+        ],
         lifespan=until_the_end,
         log_level="WARNING",
     )
-    tools = Tools(client)
-    annotations = ToolAnnotations(read_only_hint=True, open_world_hint=True)
-    for tool in (tools.latest, tools.history, tools.receipt, tools.accuracy, tools.health):
-        serving.add_tool(tool, annotations=annotations)
-    return serving
 
 
 async def _asked(answer: Awaitable[T]) -> T:

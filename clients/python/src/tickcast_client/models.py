@@ -288,7 +288,7 @@ class Latest(Answer):
     """features beyond what the model was trained on"""
     model_id: str | None
     provisional: bool | None
-    """not compared with the baselines yet"""
+    """not proven better than the baselines yet"""
     horizons: dict[int, HorizonAnswer]
     feature_hash: str | None
     last_trade_id: int | None

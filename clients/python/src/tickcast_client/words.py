@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import singledispatch
@@ -207,7 +208,10 @@ def moment(ms: int) -> str:
 
 
 def price(value: float) -> str:
-    return f"{value:,.8f}".rstrip("0").rstrip(".")
+    """To six digits, but no less than hundredths: a basis point of any price is seen."""
+    decimals = 5 - math.floor(math.log10(abs(value) or 1))
+    whole, _, part = f"{value:,.{min(12, max(2, decimals))}f}".partition(".")
+    return f"{whole}.{part.rstrip('0'):0<2}"
 
 
 def move(bp: float) -> str:

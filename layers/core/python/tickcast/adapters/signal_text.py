@@ -69,7 +69,8 @@ def _of_forecast(signal: Signal, forecast: SignalledForecast, now_ms: float) -> 
     lines = [
         f"{signal.symbol}: {forecast.expected_move_bp or 0:+.2f} bp expected in {forecast.horizon_s} s, to "
         f"{_price(forecast.predicted_price)}{bounds}.",
-        f"Direction right with {forecast.confidence or 0:.0%}, if the price moves."
+        f"The direction is right with a probability of {100 * (forecast.confidence or 0):.0f} %, if the "
+        "price moves."
         + (" The forecast abstains: the move is within the noise." if forecast.abstains else ""),
     ]
     if forecast.cost_bp is not None and forecast.edge_bp is not None:
@@ -82,7 +83,7 @@ def _of_forecast(signal: Signal, forecast: SignalledForecast, now_ms: float) -> 
     else:
         lines.append(f"LATE: it was for {target}, {over_ms / 1000:.1f} s before this was sent.")
     if forecast.provisional:
-        lines.append("The model is provisional: not compared with the baselines yet.")
+        lines.append("The model is provisional: not proven better than the baselines yet.")
     return lines
 
 

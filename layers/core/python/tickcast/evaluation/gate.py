@@ -347,7 +347,8 @@ def sentence(decision: GateDecision) -> str:
     """What was decided, and why."""
     if not decision.promoted:
         kept = "Champion kept" if CHAMPION in decision.figures[ALL] else "Not promoted"
-        return f"{kept}: {'; '.join(_objection(code, decision) for code in decision.reasons)}."
+        why = "; ".join(_objection(code, decision, "the challenger") for code in decision.reasons)
+        return f"{kept}: {why}."
     together = decision.figures[ALL]
     beaten = [
         f"{words} by {together[name].skill:.3f}"
@@ -379,18 +380,18 @@ def _on(decision: GateDecision) -> str:
 _PLAIN = {
     "seen_block": "a model was trained on the rows that it was to be compared on",
     "too_few_rows": f"inconclusive, {LEAST_S:.0f} s are needed",
-    "too_short_to_prove": f"{PROVEN_S / 3600:.0f} h are needed to be proven",
+    "too_short_to_prove": f"{PROVEN_S / 3600:.0f} h of a real market are needed to prove it",
     "simulated_market": "a simulated market proves nothing",
     "champion_is_proven": f"the champion is proven, and replaced on {LONG_S / 3600:.0f} h or more only",
 }
 
 
-def _objection(code: str, decision: GateDecision) -> str:
-    """A reason against the model, in words."""
+def _objection(code: str, decision: GateDecision, model: str = "it") -> str:
+    """A reason against the model, in words that call it `model`."""
     if code in _PLAIN:
         return f"{_PLAIN[code]} ({_on(decision)})" if code == "too_few_rows" else _PLAIN[code]
     if code == "not_above_champion_in_shadow":
-        return f"challenger does not beat it in its shadow (skill {decision.shadow.skill:+.3f})"
+        return f"{model} does not beat the champion in its shadow (skill {decision.shadow.skill:+.3f})"
     relation_and_name, _, part = code.partition(IN)
     name = next(each for each in WORDS if relation_and_name.endswith(each))
     relation = _RELATIONS[relation_and_name.removesuffix(f"_{name}")]
@@ -398,4 +399,4 @@ def _objection(code: str, decision: GateDecision) -> str:
     low, high = found.ci
     place = f" at {part} s" if part.isdigit() else f" in {part}" if part else ""
     skill = f"skill against it {found.skill:+.3f} [{low:+.3f}, {high:+.3f}]"
-    return f"it {relation} {WORDS[name]}{place} {_on(decision)} ({skill})"
+    return f"{model} {relation} {WORDS[name]}{place} {_on(decision)} ({skill})"

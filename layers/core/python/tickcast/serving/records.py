@@ -202,7 +202,7 @@ class PredictionSummary(LateTicks, kw_only=True):
     reason: Annotated[str | None, Meta(description="why it is a fallback")] = None
     outside: Annotated[list[str], Meta(description="features beyond what the model was trained on")] = []
     model_id: str | None = None
-    provisional: Annotated[bool | None, Meta(description="not compared with the baselines yet")] = None
+    provisional: Annotated[bool | None, Meta(description="not proven better than the baselines yet")] = None
     horizons: Annotated[
         dict[int, HorizonPrediction], Meta(description="the answer for every horizon, by s")
     ] = {}

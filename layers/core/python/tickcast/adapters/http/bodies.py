@@ -117,7 +117,7 @@ class Latest(Struct, kw_only=True):
     reason: Annotated[str | None, Meta(description="why it is a fallback")]
     outside: Annotated[list[str], Meta(description="features beyond what the model was trained on")]
     model_id: str | None
-    provisional: Annotated[bool | None, Meta(description="not compared with the baselines yet")]
+    provisional: Annotated[bool | None, Meta(description="not proven better than the baselines yet")]
     horizons: Annotated[dict[int, HorizonAnswer], Meta(description="the answer for every horizon, by s")]
     feature_hash: Annotated[str | None, Meta(description="which definitions of the features")]
     last_trade_id: Annotated[int | None, Meta(description="the newest trade in the features")]
