@@ -26,11 +26,13 @@ def main(options: list[str]) -> int:
     with LOG.open("w+", encoding="utf-8") as log:
         command = [*PYTEST, "-q", *options, "-m", "not (fuzz or emulated)"]
         others = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_yield_to_others)
+        those = subprocess.Popen([*PYTEST, "-m", "emulated and not fuzz"], preexec_fn=_end_with_this)
         try:
-            on_system = subprocess.run([*PYTEST, "-m", "emulated and not fuzz"]).returncode
+            on_system = those.wait()
             print(f"test: the tests without a running system, as in {LOG}", flush=True)
             elsewhere = others.wait()
-        except KeyboardInterrupt:  # both runs were interrupted, too
+        except KeyboardInterrupt:  # both runs were interrupted, too, and stop what they started
+            those.wait()
             others.wait()
             return INTERRUPTED
         log.seek(0)
@@ -39,8 +41,12 @@ def main(options: list[str]) -> int:
     return on_system or elsewhere
 
 
+def _end_with_this() -> None:
+    die_with_parent(signal.SIGTERM)  # SIGINT is ignored in the background of a script
+
+
 def _yield_to_others() -> None:
-    die_with_parent(signal.SIGINT)
+    _end_with_this()
     os.nice(LOWEST_PRIORITY)
 
 
