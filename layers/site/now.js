@@ -17,7 +17,8 @@ function showLatest(it) {
   put("asof", `as of ${clock(it.timestamp)}, ${seconds(it.age_ms.claim)} ago${isQuiet}`);
   put("ahead", `In ${state.horizon} s`);
   put("direction", known(move) ? `${direction(move)} ${bp(Math.abs(move))}` : "No forecast", `big ${kind}`);
-  put("target", known(move) ? `to ${price(answer.predicted_price)} at ${clock(answer.target_time)}` : "");
+  const target = `still to come, to ${price(answer.predicted_price)} at ${clock(answer.target_time)}`;
+  put("target", known(move) ? target : "");
   put("range", known(answer.lower) ? `80 % interval ${price(answer.lower)} … ${price(answer.upper)}` : "");
   put("verdict", verdict(answer));
   showChances(answer);
@@ -50,7 +51,7 @@ function showFigures(it) {
     "Noise up to": bp(it.noise_bp),
     "Usual move": bp(it.scale_bp),
     "Round trip costs": bp(it.cost_bp),
-    "of that spread": bp(it.spread_bp, 3),
+    "of which spread": bp(it.spread_bp, 3),
     "Edge after cost": signed(it.edge_bp),
     "Worth trading": !known(it.worth_trading) ? "not known" : it.worth_trading ? "yes" : "no",
     Target: clock(it.target_time),

@@ -39,8 +39,10 @@ function receiptParts(it) {
 
 function saidInWords(it) {
   if (it.source === "fallback") return `a fallback (${plain(it.reason)})`;
-  const move = `${direction(it.expected_move_bp)} ${bp(Math.abs(it.expected_move_bp))} in ${it.horizon_s} s`;
-  return `${move} with ${share(it.confidence, 0)} confidence, 80 % interval ${price(it.lower)} … ${price(it.upper)}`;
+  const said = it.horizons[state.horizon] || it; // no horizon is chosen before the first answer
+  const move = `${direction(said.expected_move_bp)} ${bp(Math.abs(said.expected_move_bp))} in ${said.horizon_s} s`;
+  const range = `${price(said.lower)} … ${price(said.upper)}`;
+  return `${move} with ${share(said.confidence, 0)} confidence, 80 % interval ${range}`;
 }
 
 function copied(text) {
@@ -64,10 +66,11 @@ function outcomesOf(it) {
   const mark = value => (!known(value) ? "–" : element("span", value ? "✓ yes" : "✗ no", value ? "good" : "bad"));
   const rows = Object.values(it.horizons).map(said => {
     const came = it.outcomes?.[said.horizon_s];
+    const halfWidth = known(said.lower) ? ((said.upper - said.lower) / 2 / it.basis_price) * 1e4 : null;
     return [
       `${said.horizon_s} s`,
       signed(said.expected_move_bp),
-      known(came?.half_width_bp) ? `± ${bp(came.half_width_bp)}` : "–",
+      known(halfWidth) ? `± ${bp(halfWidth)}` : "–",
       share(said.confidence, 0),
       !came ? "not known yet" : came.status === "resolved" ? signed(came.move_bp) : `not known: ${plain(came.why)}`,
       mark(came?.inside),

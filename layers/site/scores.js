@@ -16,6 +16,9 @@ function showScores() {
   showChallenger();
 }
 
+// How long ten blocks of time are, the fewest that an interval is made from.
+const TEN_BLOCKS = { hour: "ten minutes", day: "two and a half hours", week: "ten hours" };
+
 function showScored() {
   if (!state.accuracy) return put("scored", "");
   const { summary, scored_age_s } = state.accuracy;
@@ -29,7 +32,7 @@ function showScored() {
   put(
     "scored",
     `Scored ${number(scored_age_s, 0)} s ago, outcomes since ${began}. ` +
-      `A model answered in ${share(span.availability)} of the seconds. 95 % intervals need ten blocks of time.` +
+      `A model answered in ${share(span.availability)} of the seconds. 95 % intervals need ${TEN_BLOCKS[state.span]}.` +
       (isNoLonger ? " There are no outcomes before the last hour." : ""),
   );
 }
@@ -117,7 +120,11 @@ function drawWhisker(u, at, low, high) {
   });
 }
 
-const STEPS = { hour: "5 minutes", day: "an hour", week: "a day" };
+const STEPS = {
+  hour: "5 minutes, too short for 95 % intervals",
+  day: "an hour, with 95 % intervals where 50 minutes of it are known",
+  week: "a day, with 95 % intervals where ten hours of it are known",
+};
 
 function showSeries(series, whole) {
   const rows = (series || []).map(it => [(it.from + it.to) / 2000, it.skill]);
@@ -128,8 +135,7 @@ function showSeries(series, whole) {
   const label = `Skill over ${state.horizon} s in the last ${state.span}`;
   put(
     "steps",
-    `In steps of ${STEPS[state.span]}, with 95 % intervals where a step has ten blocks of time. ` +
-      `Across it, the whole ${state.span} with its interval.`,
+    `In steps of ${STEPS[state.span]}. Across it, the whole ${state.span} with its interval.`,
   );
   skillPlot("series", label, rows, [first - margin, last + margin], say, whole);
 }

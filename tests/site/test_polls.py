@@ -4,6 +4,7 @@ running system seldom gives."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,8 +15,11 @@ from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from layers import site_files
 from tests.dashboard.conftest import chromium
-from tests.fixtures import client_api
+from tests.fixtures import client_api, records
 from tests.fixtures.client_api import START_MS, latest, problem
+from tickcast.evaluation.live_scores import SPANS
+from tickcast.evaluation.skill import MIN_BLOCKS
+from tickcast.units import MINUTE_US
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -229,6 +233,47 @@ def test_forecasts_older_than_the_longest_view_are_dropped(scripted: ScriptedPag
 def test_a_price_has_six_digits(scripted: ScriptedPage, value: float, shown: str) -> None:
     scripted.go("")
     assert scripted.page.evaluate("value => price(value)", value) == shown
+
+
+def test_a_receipt_says_what_was_forecast_before_its_outcome_is_known(scripted: ScriptedPage) -> None:
+    """The interval was left out until then, and the sentence was of 2 s whatever was chosen."""
+    asked = f"BTCUSDT-{START_MS}"
+    over_5_s = records.horizon(5, expected_move_bp=-3.0, lower=99.9, upper=100.1)
+    horizons = {h: records.horizon(h) for h in (1, 2, 10)} | {5: over_5_s}
+    shown = httpx.Response(200, json=client_api.receipt(horizons=horizons))
+    scripted.answers[f"predictions/BTCUSDT/{asked}"] = lambda _: shown
+    scripted.go(f"key=a-key&horizon=5&receipt={asked}")
+    scripted.until_it_says("▼ down 3.00 bp in 5 s with 70 % confidence, 80 % interval 99.90 … 100.10.")
+    row = scripted.page.get_by_role("row", name=re.compile("^5 s")).first.inner_text()
+    assert "± 10.00 bp" in row
+    assert "not known yet" in row
+
+
+def test_the_move_is_said_to_be_still_to_come(scripted: ScriptedPage) -> None:
+    scripted.go()
+    scripted.until_it_says("still to come, to 60,001.74 at ")
+
+
+@pytest.mark.parametrize(
+    ("span", "said"),
+    [
+        ("hour", ["intervals need ten minutes", "steps of 5 minutes, too short for 95 % intervals"]),
+        ("day", ["intervals need two and a half hours", "of an hour, with 95 % intervals where 50 minutes"]),
+        ("week", ["intervals need ten hours", "of a day, with 95 % intervals where ten hours"]),
+    ],
+)
+def test_how_long_an_interval_needs_is_said(scripted: ScriptedPage, span: str, said: list[str]) -> None:
+    scripted.go()
+    scripted.until_it_says("BTCUSDT, mid price")
+    scripted.page.locator(f"[name=span][value={span}]").check(force=True)
+    for text in said:
+        scripted.until_it_says(text)
+
+
+def test_the_span_s_blocks_are_those_that_the_page_states() -> None:
+    blocks = {span.name: (10 * span.block_us // MINUTE_US, 10 * span.part_us // MINUTE_US) for span in SPANS}
+    assert blocks == {"hour": (10, 10), "day": (150, 50), "week": (600, 600)}
+    assert MIN_BLOCKS == 10
 
 
 def test_what_was_known_before_a_pause_is_shown_as_old(scripted: ScriptedPage) -> None:
