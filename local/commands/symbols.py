@@ -184,8 +184,14 @@ def _enter(change: Change, services: dict[str, Any], passed_s: float) -> None:
 
 def _came_since(part: dict[str, Any] | None, passed_s: float) -> bool:
     """Whether something came within so many seconds. What was never seen is null; one that lags, as all do on
-    a busy machine, is fed all the same. What came before is of an earlier time that the symbol was served."""
-    return part is not None and part["ok"] is not None and part.get("age_s", 0.0) <= passed_s
+    a busy machine, is fed all the same. What came before is of an earlier time that the symbol was served.
+    Records without a tick bring no prediction; a release that does not say so has one."""
+    return (
+        part is not None
+        and part["ok"] is not None
+        and part.get("age_s", 0.0) <= passed_s
+        and part.get("predicted", True)
+    )
 
 
 def advice(there: Deployment, change: Change, aws: str) -> list[str]:

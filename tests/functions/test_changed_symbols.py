@@ -133,15 +133,15 @@ def test_health_follows_and_gives_a_new_symbol_time_to_begin(api: Api) -> None:
     assert api.ask("/health").status == 503
 
 
-def test_a_symbol_without_a_prediction_so_far_is_not_seen_yet(api: Api) -> None:
+def test_a_symbol_without_a_tick_so_far_is_not_predicted(api: Api) -> None:
     """Its first record may have no tick: then there is a heartbeat, and nothing to answer."""
     api.predict("BTCUSDT", "SOLUSDT")
     api.client.delete(keys.latest_prediction("SOLUSDT"))
     api.store("BTCUSDT", "SOLUSDT")
     services = api.ask("/health").body["services"]
     assert api.latest("SOLUSDT") == 404
-    assert services["predict_stream:SOLUSDT"] == {"ok": None, "why": "not seen yet"}
-    assert services["predict_stream:BTCUSDT"]["ok"] is True
+    assert services["predict_stream:SOLUSDT"]["predicted"] is False
+    assert services["predict_stream:BTCUSDT"]["predicted"] is True
 
 
 @pytest.fixture

@@ -156,6 +156,18 @@ def test_what_came_before_a_symbol_was_added_again_is_no_sign_of_it(
     assert change.added == {"SOLUSDT": 3}
 
 
+def test_records_without_a_tick_are_no_sign_of_an_added_symbol(
+    there: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def predicted(is_so: bool) -> dict[str, Any]:
+        return {name: {**part, "predicted": is_so} for name, part in health("SOLUSDT").items()}
+
+    monkeypatch.setattr("local.system.api.Api.services", answers(predicted(False), predicted(True)))
+    change = symbols.apply(there, Request(add=("SOLUSDT",)))
+    followed(there, change)
+    assert change.added == {"SOLUSDT": 2}
+
+
 def test_what_nothing_follows_is_said(there: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.system.api.Api.services", answers(health("BTCUSDT", "ETHUSDT")))
     change = symbols.apply(there, Request(add=("SOLUSDT",)))

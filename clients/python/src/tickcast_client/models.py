@@ -645,6 +645,8 @@ class Service(Answer):
     """of a feed: sbe or json; sim and replay are no live market"""
     missing_trades: int | None = None
     quote_gaps: int | None = None
+    predicted: bool | None = None
+    """of a symbol; False: no tick so far, and nothing to answer"""
     reference_age_s: float | None = None
     note: str | None = None
     gaps: list[dict[str, Any]] = []

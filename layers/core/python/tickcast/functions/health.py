@@ -155,8 +155,7 @@ class Health:
         newest_first = missed[: -GAPS_SHOWN - 1 : -1]
         gaps = {"gaps": to_builtins(newest_first)} if ledger else {}
         beat = read(StreamHeartbeat, values[keys.heartbeat("predict_stream", symbol)])
-        # A record without a tick, such as the first of a market that was just added, predicts nothing.
-        if beat is None or values[keys.latest_prediction(symbol)] is None:
+        if beat is None:
             return {"ok": None, "why": NOT_SEEN, **gaps}
         age_s = _seconds(now.exchange_ms - beat.watermark_ms)
         why = None
@@ -173,6 +172,8 @@ class Health:
             "missing_trades": beat.missing_trades,
             "quote_gaps": beat.quote_gaps,
             "reason": beat.reason,  # why the newest prediction is a fallback, such as warming_up
+            # Not yet where no record had a tick, such as the first ones of a market that was just added.
+            "predicted": values[keys.latest_prediction(symbol)] is not None,
             **_reference(beat, now),
             **gaps,
         }

@@ -241,6 +241,10 @@ class Service(Struct, kw_only=True):
     ) = UNSET
     missing_trades: Count | None | UnsetType = UNSET
     quote_gaps: Count | None | UnsetType = UNSET
+    predicted: (
+        Annotated[bool, Meta(description="of a symbol; false: no tick so far, and nothing to answer")]
+        | UnsetType
+    ) = UNSET
     reference_age_s: (
         Annotated[float | None, Meta(description="of the perpetual's newest quote; null: none so far")]
         | UnsetType
