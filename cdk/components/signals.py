@@ -19,7 +19,7 @@ from cdk.config import ConfigError, Environment
 from tickcast.adapters.receiver_secrets import parameter_name
 from tickcast.serving.signals import PREFIX, SignalRule
 
-# What is older is no signal: who is told of an alarm after that finds it by other ways too.
+# What is older is no signal: an alarm of that age has been noticed by other ways.
 LONGEST = Duration.minutes(15)
 
 

@@ -106,7 +106,7 @@ def predict_all(client: redis.Redis, s3: Any, stream: list[TickBatch]) -> None:
         assert n == 0 or not result.problems, result.problems
 
 
-# By key: what Redis dumps of it, and its time to live in ms, 0 for ever.
+# By key: what Redis dumps of it, and its time to live in ms, 0 where it does not expire.
 Stored = dict[bytes, tuple[bytes, int]]
 
 

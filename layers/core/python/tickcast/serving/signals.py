@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from tickcast.market.symbols import is_symbol, listed
+from tickcast.market.symbols import ascii_name, is_symbol, listed
 
 if TYPE_CHECKING:  # every function's settings import this module, and few need numpy
     from tickcast.serving.records import HorizonPrediction, Prediction
@@ -296,5 +296,4 @@ def _signal(rule: SignalRule, prediction: Prediction, answer: HorizonPrediction 
 
 def _id(rule: SignalRule, symbol: str, at_ms: int) -> str:
     """ASCII, for it becomes a header: `{rule}-{symbol}-{start of the window, ms}`."""
-    ascii_symbol = "".join(chr(byte) if byte < 128 else f"%{byte:02X}" for byte in symbol.encode())
-    return f"{rule.name}-{ascii_symbol}-{at_ms // rule.pause_ms * rule.pause_ms}"
+    return f"{rule.name}-{ascii_name(symbol)}-{at_ms // rule.pause_ms * rule.pause_ms}"
